@@ -1,0 +1,50 @@
+/** Descriptors: a small integer with an owner. Whoever opens one here gives it back with closeFd, exactly once. */
+import { fstatSync } from 'node:fs';
+import { errorCode } from './errors.ts';
+import { check, declare, ffi } from './ffi.ts';
+
+const close = declare('close', 'i32', ['i32']);
+const fcntl = declare('fcntl', 'i32', ['i32', 'i32', 'i64']);
+
+const F_SETFD = 2;
+const F_GETFL = 3;
+const F_DUPFD_CLOEXEC = 1030;
+const O_ACCMODE = 3;
+
+/** Closes; an error is not of interest, the descriptor is gone in any case (close(2)). */
+export function closeFd(fd: number): void {
+  close(fd);
+}
+
+/** Closes on a helper thread: a stranger's socket may linger for seconds in close (proof: hostile tests of the fabric). */
+export function closeFdAside(fd: number): void {
+  const direct = ffi().func('close', 'i32', ['i32']);
+  ffi().async(direct, [fd], () => {});
+}
+
+export function duplicateFd(fd: number): number {
+  return check('fcntl', fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/** 'r', 'w' or 'rw'. */
+export function accessMode(fd: number): 'r' | 'w' | 'rw' {
+  const mode = check('fcntl', fcntl(fd, F_GETFL, 0)) & O_ACCMODE;
+  return mode === 0 ? 'r' : mode === 1 ? 'w' : 'rw';
+}
+
+/** Lets a descriptor live through execve. */
+export function keepAcrossExec(fd: number): void {
+  check('fcntl', fcntl(fd, F_SETFD, 0));
+}
+
+export type FdKind = 'file' | 'fifo' | 'socket' | 'other' | 'closed';
+
+export function kindOf(fd: number): FdKind {
+  try {
+    const stat = fstatSync(fd);
+    return stat.isFile() ? 'file' : stat.isFIFO() ? 'fifo' : stat.isSocket() ? 'socket' : 'other';
+  } catch (error) {
+    if (errorCode(error) === 'EBADF') return 'closed';
+    throw error;
+  }
+}

@@ -1,0 +1,13 @@
+/**
+ * The only place that calls the system through FFI. Linux, 64 bit, little-endian; everywhere else the first call throws
+ * OsUnavailableError and Isthmus stays on TCP. Everything here that opens a descriptor has a caller that closes it.
+ */
+export * from './descriptor.ts';
+export * from './doorbell.ts';
+export * from './errors.ts';
+export { ffi, type PollHandle } from './ffi.ts';
+export * from './memory.ts';
+export * from './packet.ts';
+export * from './pipe.ts';
+export * from './sched.ts';
+export * from './socket-options.ts';
