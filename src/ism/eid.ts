@@ -1,0 +1,28 @@
+declare const brand: unique symbol;
+
+/**
+ * EID: which hosts may use SMC with each other, 32 bytes ASCII on the wire, blank padded. Here without the padding.
+ * A UEID is chosen by people, the SEID by the machine (smc_clc.h; smc-tools ueid.c).
+ */
+export type Eid = string & { readonly [brand]: 'Eid' };
+
+export const EID_BYTES = 32;
+export const MAX_UEIDS = 4;
+
+/** What all of Isthmus has in common unless a person chose other UEIDs. */
+export const DEFAULT_UEID = 'ISTHMUS' as Eid;
+
+/** 1 to 32 of A-Z, 0-9, '.' and '-', the first one a letter or digit, no '..'. Throws TypeError. */
+export function parseUeid(text: string): Eid {
+  if (!/^[A-Z0-9][A-Z0-9.-]{0,31}$/.test(text) || text.includes('..')) throw new TypeError(`not a UEID: ${text}`);
+  return text as Eid;
+}
+
+export function eidToBytes(eid: Eid): Buffer {
+  return Buffer.from(eid.padEnd(EID_BYTES, ' '), 'latin1');
+}
+
+/** @param bytes 32 bytes; kept as they are but for the padding, since a peer's EID is only ever compared. */
+export function eidFromBytes(bytes: Uint8Array): Eid {
+  return Buffer.from(bytes).toString('latin1').replace(/ +$/, '') as Eid;
+}

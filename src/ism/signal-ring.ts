@@ -1,0 +1,141 @@
+/**
+ * How one partition tells another that there is something to look at, by memory alone.
+ *
+ * Each of the two has an **area** that the other one writes:
+ *
+ *     word  0      produced   entries the peer has written, modulo 2^32
+ *     word  1      consumed   how many of our entries the peer has taken, modulo 2^32
+ *     word  2      sleep mark of the peer: odd = it sleeps and must be woken
+ *     word  3..15  reserved, 0
+ *     word 16..    entries    index | generation << 16, entry n at 16 + n modulo capacity
+ *
+ * A DMB stands in the ring at most once, so a ring with as many places as DMBs is never full, and one look finds all work
+ * however many connections are idle. Everybody writes into the peer's area only and nobody clears what another wrote.
+ */
+import { IsmError } from './errors.ts';
+
+export const PRODUCED = 0;
+export const CONSUMED = 1;
+export const SLEEP_MARK = 2;
+const FIRST_ENTRY = 16;
+
+/** @param capacity entries, a power of two. */
+export function signalAreaBytes(capacity: number): number {
+  return 4 * (FIRST_ENTRY + capacity);
+}
+
+/** Stores an aligned word into the peer's area, after everything stored before. */
+export type StoreWord = (offset: number, value: number) => void;
+
+function violation(what: string): IsmError {
+  return new IsmError('ERR_ISTHMUS_PROTOCOL', 'peer', `signal ring: ${what}`);
+}
+
+export class SignalWriter {
+  readonly #own: Int32Array;
+  readonly #store: StoreWord;
+  readonly #capacity: number;
+  /** Per DMB index: its last entry, and how many had been produced with it (not modulo: an index may be idle for 2^32 signals). */
+  readonly #entry: Int32Array;
+  readonly #position: Float64Array;
+  #produced = 0;
+  #rungFor = 0;
+
+  constructor(own: Int32Array, store: StoreWord, capacity: number) {
+    this.#own = own;
+    this.#store = store;
+    this.#capacity = capacity;
+    this.#entry = new Int32Array(capacity);
+    this.#position = new Float64Array(capacity);
+  }
+
+  /**
+   * To be called after what there is to see was stored. True when the peer sleeps and must be woken, which is said once per sleep.
+   * Throws IsmError PROTOCOL when the peer's words make no sense.
+   */
+  signal(index: number, generation: number): boolean {
+    const entry = index | (generation << 16);
+    const consumed = Atomics.load(this.#own, CONSUMED); // pairs with the reader's store before it looks at the DMB
+    const waiting = (this.#produced - consumed) >>> 0;
+    if (waiting > this.#capacity) throw violation(`${consumed} consumed of ${this.#produced}`);
+    // It stands in the ring and was not taken: the reader will look at the DMB after this moment.
+    const isWaiting = (this.#position[index] ?? 0) > this.#produced - waiting;
+    if (isWaiting && this.#entry[index] === entry) return false;
+    if (waiting === this.#capacity) throw violation('full');
+    this.#store(4 * (FIRST_ENTRY + (this.#produced % this.#capacity)), entry);
+    this.#produced++;
+    this.#entry[index] = entry;
+    this.#position[index] = this.#produced;
+    this.#store(4 * PRODUCED, this.#produced | 0);
+    return this.mustWake();
+  }
+
+  /** True once per sleep of the peer. Pairs with `SignalReader.sleep`: the mark is read after our last store. */
+  mustWake(): boolean {
+    const mark = Atomics.load(this.#own, SLEEP_MARK);
+    if ((mark & 1) === 0 || mark === this.#rungFor) return false;
+    this.#rungFor = mark;
+    return true;
+  }
+}
+
+export class SignalReader {
+  readonly #own: Int32Array;
+  readonly #store: StoreWord;
+  readonly #capacity: number;
+  readonly #taken: Int32Array;
+  #consumed = 0;
+  #mark = 0;
+
+  constructor(own: Int32Array, store: StoreWord, capacity: number) {
+    this.#own = own;
+    this.#store = store;
+    this.#capacity = capacity;
+    this.#taken = new Int32Array(capacity);
+  }
+
+  get isAsleep(): boolean {
+    return (this.#mark & 1) === 1;
+  }
+
+  /** Whether there is something to take: one load. */
+  hasWork(): boolean {
+    return Atomics.load(this.#own, PRODUCED) !== this.#consumed;
+  }
+
+  /**
+   * Takes all entries and hands them out; returns how many there were. Indices and generations are as the peer wrote them.
+   * Throws IsmError PROTOCOL when the peer's words make no sense.
+   */
+  look(dispatch: (index: number, generation: number) => void): number {
+    const produced = Atomics.load(this.#own, PRODUCED);
+    const count = (produced - this.#consumed) >>> 0;
+    if (count === 0) return 0;
+    if (count > this.#capacity) throw violation(`${produced} produced, ${this.#consumed} consumed`);
+    for (let i = 0; i < count; i++) {
+      this.#taken[i] = Atomics.load(this.#own, FIRST_ENTRY + (((this.#consumed + i) >>> 0) % this.#capacity));
+    }
+    this.#consumed = produced;
+    // Before the DMBs are looked at: a writer that comes later must see that it has to signal again.
+    this.#store(4 * CONSUMED, produced);
+    for (let i = 0; i < count; i++) {
+      const entry = this.#taken[i] ?? 0;
+      dispatch(entry & 0xffff, entry >>> 16);
+    }
+    return count;
+  }
+
+  /** Says that we sleep. Look once more before really sleeping: what was written just before the mark is not rung for. */
+  sleep(): void {
+    if (!this.isAsleep) this.#setMark();
+  }
+
+  wake(): void {
+    if (this.isAsleep) this.#setMark();
+  }
+
+  #setMark(): void {
+    this.#mark = (this.#mark + 1) | 0;
+    this.#store(4 * SLEEP_MARK, this.#mark);
+  }
+}
