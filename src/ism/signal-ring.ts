@@ -125,17 +125,20 @@ export class SignalReader {
     return count;
   }
 
-  /** Says that we sleep. Look once more before really sleeping: what was written just before the mark is not rung for. */
+  /**
+   * Says that we sleep, or sleep again after having been woken: a new odd value, for which we are rung once.
+   * Look once more before really sleeping: what was written just before the mark is not rung for.
+   */
   sleep(): void {
-    if (!this.isAsleep) this.#setMark();
+    this.#setMark(this.isAsleep ? 2 : 1);
   }
 
   wake(): void {
-    if (this.isAsleep) this.#setMark();
+    if (this.isAsleep) this.#setMark(1);
   }
 
-  #setMark(): void {
-    this.#mark = (this.#mark + 1) | 0;
+  #setMark(step: number): void {
+    this.#mark = (this.#mark + step) | 0;
     this.#store(4 * SLEEP_MARK, this.#mark);
   }
 }

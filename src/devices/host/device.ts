@@ -1,0 +1,254 @@
+/**
+ * ISM between the processes and containers of one host: shared pages, pipes, and a channel for each pair of partitions.
+ *
+ * The fabric introduces pairs (`addPair`); everything else is between the two. One device belongs to one incarnation of the fabric.
+ */
+import {
+  type Chid,
+  type Client,
+  checkDmbLength,
+  type Device,
+  type DeviceCapabilities,
+  type DeviceUsage,
+  type Dmb,
+  type DmbRequest,
+  type Gid,
+  IsmError,
+  type IsmEvent,
+  isInRange,
+  outOfRange,
+  type RemoteDmb,
+  type Token,
+} from '../../ism/index.ts';
+import { LARGEST_SLOT_BYTES } from './memory.ts';
+import { type Introduction, Pair, SIGNAL_CAPACITY } from './pair.ts';
+import { Polling } from './polling.ts';
+
+export interface HostDeviceOptions {
+  readonly gid: Gid;
+  readonly chid: Chid;
+  /** What peers are given: memory they can map, or a descriptor they can only store through. */
+  readonly access?: 'mapped' | 'store';
+  /** Longest time to look for nothing before sleeping, in microseconds; 0 = never spin. */
+  readonly busyPollUs?: number;
+  /** DMBs towards one peer. */
+  readonly maxDmbs?: number;
+}
+
+export class HostDevice implements Device {
+  readonly name = 'host';
+  readonly gid: Gid;
+  readonly chid: Chid;
+  readonly seid = null;
+  readonly capabilities: DeviceCapabilities;
+  readonly #access: 'mapped' | 'store';
+  readonly #pairs = new Map<Gid, Pair>();
+  /** Dead, with DMBs that are still registered. */
+  readonly #deadPairs = new Set<Pair>();
+  readonly #waitingForPair = new Map<Gid, (() => void)[]>();
+  readonly #polling: Polling;
+  #listener: (event: IsmEvent) => void = () => {};
+  #onMessage: (peer: Gid, bytes: Buffer) => void = () => {};
+  #closed = false;
+
+  constructor(options: HostDeviceOptions) {
+    this.gid = options.gid;
+    this.chid = options.chid;
+    this.#access = options.access ?? 'mapped';
+    this.#polling = new Polling(options.busyPollUs);
+    this.capabilities = {
+      access: this.#access,
+      peerCanRead: this.#access === 'mapped',
+      maxDmbs: Math.min(options.maxDmbs ?? SIGNAL_CAPACITY, SIGNAL_CAPACITY - 1),
+      maxDmbBytes: LARGEST_SLOT_BYTES,
+      events: true,
+    };
+  }
+
+  get counters(): Readonly<Record<string, number>> {
+    return this.#polling.counters;
+  }
+
+  /** Takes over the descriptors. An older pair with the same peer is ended. Throws when the system refuses. */
+  addPair(introduction: Introduction): void {
+    this.#pairs.get(introduction.peer)?.die('the fabric introduced the pair anew');
+    const pair = new Pair(introduction, this.#access, {
+      up: (up) => {
+        this.#polling.add(up);
+        this.#settleWaiting(up.peer);
+      },
+      message: (from, bytes) => this.#onMessage(from.peer, bytes),
+      softwareEvent: (from, code, data) => this.#listener({ type: 'software', gid: from.peer, code, data }),
+      signalled: (dmb) => this.#signalled(dmb),
+      rung: (rung) => this.#polling.rung(rung),
+      died: (dead, cause) => this.#died(dead, cause),
+    });
+    if (pair.isDead) return;
+    this.#pairs.set(pair.peer, pair);
+  }
+
+  /** What a client throws is the program's and goes its way, but not through us: other DMBs of this look wait for their turn. */
+  #signalled(dmb: Dmb): void {
+    try {
+      dmb.client.handleSignal(this, dmb);
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
+    }
+  }
+
+  #died(pair: Pair, cause: string): void {
+    this.#polling.remove(pair);
+    if (this.#pairs.get(pair.peer) === pair) this.#pairs.delete(pair.peer);
+    if (!pair.isIdle) this.#deadPairs.add(pair);
+    this.#settleWaiting(pair.peer);
+    // Not from inside a call of a client: the death may have been noticed there.
+    setImmediate(() => this.#listener({ type: 'peer-gone', gid: pair.peer, cause }));
+  }
+
+  #settleWaiting(peer: Gid): void {
+    const waiting = this.#waitingForPair.get(peer) ?? [];
+    this.#waitingForPair.delete(peer);
+    for (const settle of waiting) settle();
+  }
+
+  /** Peers with a pair that is alive. */
+  get peers(): Gid[] {
+    return [...this.#pairs.keys()];
+  }
+
+  /** Whether no DMB of either direction is in use with this peer. */
+  isPairIdle(peer: Gid): boolean {
+    return this.#pairs.get(peer)?.isIdle ?? true;
+  }
+
+  endPair(peer: Gid, cause: string): void {
+    this.#pairs.get(peer)?.die(cause);
+  }
+
+  /** How we write into this peer's memory, once the pair is up. */
+  writeAccess(peer: Gid): 'mapped' | 'store' | null {
+    const pair = this.#pairs.get(peer);
+    return pair?.isUp ? pair.writeAccess : null;
+  }
+
+  /** Bytes for the clients of the peer, in order. False when there is no such pair. */
+  sendMessage(peer: Gid, bytes: Buffer): boolean {
+    const pair = this.#pairs.get(peer);
+    if (!pair?.isUp) return false;
+    pair.send({ type: 'MESSAGE', bytes });
+    return true;
+  }
+
+  setMessageListener(listener: (peer: Gid, bytes: Buffer) => void): void {
+    this.#onMessage = listener;
+  }
+
+  /** Waits for a pair that is coming up. */
+  async queryRemoteGid(gid: Gid): Promise<boolean> {
+    const pair = this.#pairs.get(gid);
+    if (pair === undefined) return false;
+    if (!pair.isUp) {
+      pair.keepAlive(true);
+      await new Promise<void>((resolve) => {
+        const waiting = this.#waitingForPair.get(gid) ?? [];
+        waiting.push(resolve);
+        this.#waitingForPair.set(gid, waiting);
+      });
+      pair.keepAlive(false);
+    }
+    return this.#pairs.get(gid)?.isUp ?? false;
+  }
+
+  async registerDmb(request: DmbRequest): Promise<Dmb> {
+    if (this.#closed) throw new IsmError('ERR_ISTHMUS_DEVICE_GONE', 'local', 'the device was closed');
+    const pair = this.#pairs.get(request.peer);
+    if (pair === undefined) throw new IsmError('ERR_ISTHMUS_PEER', 'system', `no pair with ${request.peer}`);
+    checkDmbLength(request.lengthBytes, this.capabilities.maxDmbBytes);
+    const { dmbs, quarantined } = pair.usage();
+    if (dmbs + quarantined >= this.capabilities.maxDmbs) {
+      throw new IsmError('ERR_ISTHMUS_NO_DMB', 'system', `all ${this.capabilities.maxDmbs} DMBs for a peer are in use`);
+    }
+    return pair.register(request);
+  }
+
+  async unregisterDmb(dmb: Dmb): Promise<void> {
+    for (const pair of this.#pairsOf(dmb.peer)) pair.unregister(dmb);
+    this.#forgetDeadPairs();
+  }
+
+  async attachDmb(token: Token): Promise<RemoteDmb> {
+    for (const pair of this.#pairs.values()) {
+      const remote = pair.attach(token);
+      if (remote !== null) return remote;
+    }
+    throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+  }
+
+  detachDmb(remote: RemoteDmb): void {
+    for (const pair of [...this.#pairs.values(), ...this.#deadPairs]) pair.detach(remote);
+    this.#forgetDeadPairs();
+  }
+
+  *#pairsOf(peer: Gid): Iterable<Pair> {
+    const alive = this.#pairs.get(peer);
+    if (alive !== undefined) yield alive;
+    for (const dead of this.#deadPairs) if (dead.peer === peer) yield dead;
+  }
+
+  #forgetDeadPairs(): void {
+    for (const pair of this.#deadPairs) if (pair.isIdle) this.#deadPairs.delete(pair);
+  }
+
+  moveData(token: Token, offset: number, data: Uint8Array, signal: boolean): void {
+    for (const pair of this.#pairs.values()) {
+      const remote = pair.attach(token);
+      if (remote === null) continue;
+      try {
+        if (!isInRange(remote.lengthBytes, offset, data.length))
+          throw outOfRange(offset, data.length, remote.lengthBytes);
+        remote.move(offset, data);
+        if (signal) remote.signal();
+      } finally {
+        pair.detach(remote);
+      }
+      return;
+    }
+    throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+  }
+
+  signalEvent(gid: Gid, code: number, data: bigint): void {
+    const pair = this.#pairs.get(gid);
+    if (pair?.isUp) pair.send({ type: 'EVENT', code, data });
+  }
+
+  setEventListener(listener: (event: IsmEvent) => void): void {
+    this.#listener = listener;
+  }
+
+  dmbsOf(client: Client): number {
+    let count = 0;
+    for (const pair of [...this.#pairs.values(), ...this.#deadPairs]) count += pair.dmbsOf(client);
+    return count;
+  }
+
+  usage(): DeviceUsage {
+    const sum = { peers: this.#pairs.size, dmbs: 0, quarantined: 0, attached: 0, bytes: 0 };
+    for (const pair of [...this.#pairs.values(), ...this.#deadPairs]) {
+      const usage = pair.usage();
+      sum.dmbs += usage.dmbs;
+      sum.quarantined += usage.quarantined;
+      sum.attached += usage.attached;
+      sum.bytes += usage.bytes;
+    }
+    return sum;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const pair of [...this.#pairs.values()]) pair.die('the device was closed');
+    for (const pair of this.#deadPairs) pair.unregisterAll();
+    this.#deadPairs.clear();
+  }
+}

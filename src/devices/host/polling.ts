@@ -1,0 +1,121 @@
+/**
+ * Waiting for peers: a partition looks at the pairs that had traffic, once per turn of its event loop, for a short budget; then
+ * it says that it sleeps, looks once more, and leaves the rest to the doorbell.
+ *
+ * The budget is earned: a wake-up soon after falling asleep says that waiting longer would have paid, a budget that was spent
+ * for nothing is halved. With less than two CPUs' worth of time spinning would starve the peer: then nobody ever spins.
+ */
+import { availableCpus } from '../../os/index.ts';
+
+export interface PolledPair {
+  /** Takes what is there; how much there was. */
+  look(): number;
+  /** Says that we sleep (again). To be followed by a look. */
+  sleep(): void;
+  /** Says that we are awake. */
+  wake(): void;
+  readonly isDead: boolean;
+}
+
+const DEFAULT_BUDGET_US = 200;
+const SMALLEST_BUDGET_MS = 0.01;
+/** How often the number of CPUs is asked for. */
+const CPU_CHECK_MS = 1000;
+
+interface Watch {
+  budgetMs: number;
+  lastFound: number;
+  asleepSince: number;
+}
+
+export class Polling {
+  readonly #maxBudgetMs: number;
+  readonly #watches = new Map<PolledPair, Watch>();
+  readonly #active = new Set<PolledPair>();
+  #scheduled = false;
+  #cpusCheckedAt = Number.NEGATIVE_INFINITY;
+  #maySpin = false;
+  readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0 };
+
+  /** @param budgetUs the longest time to look for nothing; 0 = never spin. */
+  constructor(budgetUs = DEFAULT_BUDGET_US) {
+    this.#maxBudgetMs = budgetUs / 1000;
+  }
+
+  add(pair: PolledPair): void {
+    this.#watches.set(pair, { budgetMs: this.#maxBudgetMs, lastFound: 0, asleepSince: 0 });
+    this.#rest(pair, performance.now());
+  }
+
+  remove(pair: PolledPair): void {
+    this.#watches.delete(pair);
+    this.#active.delete(pair);
+  }
+
+  /** The doorbell of a pair was rung. */
+  rung(pair: PolledPair): void {
+    const watch = this.#watches.get(pair);
+    if (watch === undefined || this.#active.has(pair)) return;
+    this.counters.wakeUps++;
+    const now = performance.now();
+    if (now - watch.asleepSince < this.#maxBudgetMs) {
+      watch.budgetMs = Math.min(this.#maxBudgetMs, Math.max(2 * watch.budgetMs, SMALLEST_BUDGET_MS));
+    }
+    watch.lastFound = now;
+    const spins = this.#spins(now) && watch.budgetMs > 0;
+    if (spins) pair.wake();
+    pair.look();
+    if (!spins) {
+      this.#rest(pair, now);
+    } else if (!pair.isDead) {
+      this.#active.add(pair);
+      this.#schedule();
+    }
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.#turn());
+  }
+
+  #spins(now: number): boolean {
+    if (this.#maxBudgetMs === 0) return false;
+    if (now - this.#cpusCheckedAt > CPU_CHECK_MS) {
+      this.#cpusCheckedAt = now;
+      this.#maySpin = availableCpus() >= 2;
+    }
+    return this.#maySpin;
+  }
+
+  /** Marks asleep, and looks again: what was written before the mark was not rung for. */
+  #rest(pair: PolledPair, now: number): void {
+    const watch = this.#watches.get(pair);
+    if (watch === undefined || pair.isDead) return;
+    this.counters.sleeps++;
+    watch.asleepSince = now;
+    pair.sleep();
+    // The peer did not ring for what is found now, and will not ring again for this mark.
+    if (pair.look() > 0) setImmediate(() => this.rung(pair));
+  }
+
+  #turn(): void {
+    this.#scheduled = false;
+    const now = performance.now();
+    const spins = this.#spins(now);
+    for (const pair of this.#active) {
+      const watch = this.#watches.get(pair);
+      if (watch === undefined) continue;
+      this.counters.looks++;
+      if (pair.look() > 0) {
+        this.counters.found++;
+        watch.lastFound = now;
+      } else if (!spins || now - watch.lastFound > watch.budgetMs) {
+        this.#active.delete(pair);
+        watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
+        this.#rest(pair, now);
+      }
+    }
+    if (this.#active.size > 0) this.#schedule();
+  }
+}

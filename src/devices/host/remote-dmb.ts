@@ -1,0 +1,100 @@
+/** The writer's end of a peer's DMB, in the two ways there are: copying into a mapping, and storing through a descriptor. */
+import { isInRange, outOfRange, type RemoteDmb, type Token } from '../../ism/index.ts';
+import { store } from '../../os/index.ts';
+
+export interface RemoteDmbPlace {
+  readonly token: Token;
+  readonly index: number;
+  readonly generation: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** What the remote DMBs of a pair share: a way to signal, and whether it is alive. */
+export interface SignalSink {
+  signal(index: number, generation: number): void;
+}
+
+abstract class HostRemoteDmb implements RemoteDmb {
+  readonly token: Token;
+  readonly index: number;
+  readonly generation: number;
+  readonly lengthBytes: number;
+  /** False from the moment it was detached, or its pair died. */
+  live = true;
+  readonly #sink: SignalSink;
+
+  constructor(place: RemoteDmbPlace, sink: SignalSink) {
+    this.token = place.token;
+    this.index = place.index;
+    this.generation = place.generation;
+    this.lengthBytes = place.lengthBytes;
+    this.#sink = sink;
+  }
+
+  abstract readonly bytes: Buffer | null;
+  protected abstract put(offset: number, data: Uint8Array): void;
+  protected abstract putWord(offset: number, value: number): void;
+
+  move(offset: number, data: Uint8Array): void {
+    if (!isInRange(this.lengthBytes, offset, data.length)) throw outOfRange(offset, data.length, this.lengthBytes);
+    if (this.live) this.put(offset, data);
+  }
+
+  storeWord(offset: number, value: number): void {
+    if (!isInRange(this.lengthBytes, offset, 4) || offset % 4 !== 0) throw outOfRange(offset, 4, this.lengthBytes);
+    if (this.live) this.putWord(offset, value);
+  }
+
+  signal(): void {
+    if (this.live) this.#sink.signal(this.index, this.generation);
+  }
+}
+
+export class MappedRemoteDmb extends HostRemoteDmb {
+  readonly bytes: Buffer;
+  readonly #words: Int32Array;
+
+  constructor(place: RemoteDmbPlace, sink: SignalSink, memory: ArrayBuffer) {
+    super(place, sink);
+    this.bytes = Buffer.from(memory, place.offset, place.lengthBytes);
+    this.#words = new Int32Array(memory, place.offset, place.lengthBytes / 4);
+  }
+
+  protected put(offset: number, data: Uint8Array): void {
+    this.bytes.set(data, offset);
+  }
+
+  protected putWord(offset: number, value: number): void {
+    Atomics.store(this.#words, offset >> 2, value);
+  }
+}
+
+/** The user-space form of PCI Store Block. */
+export class StoredRemoteDmb extends HostRemoteDmb {
+  readonly bytes = null;
+  readonly #fd: number;
+  readonly #offset: number;
+
+  constructor(place: RemoteDmbPlace, sink: SignalSink, fd: number) {
+    super(place, sink);
+    this.#fd = fd;
+    this.#offset = place.offset;
+  }
+
+  protected put(offset: number, data: Uint8Array): void {
+    if (data.length > 0) store(this.#fd, data, this.#offset + offset);
+  }
+
+  protected putWord(offset: number, value: number): void {
+    storeWord(this.#fd, this.#offset + offset, value);
+  }
+}
+
+const word = Buffer.alloc(4);
+
+/** One aligned word, whole: a write of its own. */
+export function storeWord(fd: number, offset: number, value: number): void {
+  word.writeInt32LE(value, 0);
+  store(fd, word, offset);
+}

@@ -1,0 +1,9 @@
+import { IsthmusError } from '../ism/index.ts';
+
+/** The peer broke a rule of SMC-D or of the hand-over. Ends this connection, never more. */
+export class PeerFault extends IsthmusError {
+  constructor(message: string) {
+    super('ERR_ISTHMUS_PROTOCOL', 'peer', message);
+    this.name = 'PeerFault';
+  }
+}

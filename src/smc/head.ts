@@ -1,0 +1,68 @@
+/**
+ * The head of a DMB as Isthmus uses it: sixteen aligned 32-bit words, then the ring.
+ *
+ * All of them are written by the one peer that may write into the DMB, and read by its owner. Native byte order: both ends are
+ * on one host. It is negotiated in the vendor options of the first contact (see negotiation.ts); the layout of the kernel's CDC
+ * message (32 bytes, cursors that are not aligned) cannot be stored word by word.
+ *
+ *     word | name       | written by the peer as | meaning
+ *     -----+------------+------------------------+----------------------------------------------------------------------------
+ *        0 | GENERATION | both                   | of the DMB, from its token; while it is another one all words are ignored
+ *        1 | PRODUCED   | sender to us           | bytes put into this ring, modulo 2^32
+ *        2 | CONSUMED   | receiver from us       | bytes taken out of our ring over there, modulo 2^32
+ *        3 | FLAGS      | both                   | see below
+ *        4 | READY      | receiver from us       | epoch: a cut of this epoch will be honoured
+ *        5 | RETRACT    | receiver from us       | epoch: please come back (answered by NEVER or BACK)
+ *        6 | DONE       | receiver from us       | epoch: has switched to the ring
+ *        7 | CUT        | sender to us           | epoch: after CUT_AT bytes of TCP the rest is in this ring
+ *        8 | CUT_AT     | sender to us           | lower 32 bits
+ *        9 | CUT_AT     | sender to us           | upper 32 bits
+ *       10 | BACK       | sender to us           | epoch: after BACK_AT bytes of this ring the rest is on TCP again
+ *       11 | BACK_AT    | sender to us           | as PRODUCED was at that moment
+ *       12 | NEVER      | sender to us           | epoch: will not be cut
+ *       13-15 | -       |                        | reserved, 0
+ *
+ * Cursors only grow; words that belong together are stored first, the word that publishes them last.
+ */
+
+export const WORD = {
+  GENERATION: 0,
+  PRODUCED: 1,
+  CONSUMED: 2,
+  FLAGS: 3,
+  READY: 4,
+  RETRACT: 5,
+  DONE: 6,
+  CUT: 7,
+  CUT_AT_LOW: 8,
+  CUT_AT_HIGH: 9,
+  BACK: 10,
+  BACK_AT: 11,
+  NEVER: 12,
+} as const;
+
+export type WordName = keyof typeof WORD;
+
+export const HEAD_BYTES = 64;
+
+/** Flags have the values they have in the kernel's CDC message: producer flags in the upper byte, connection state in the lower. */
+export const FLAG = {
+  /** The writer has no room: signal when something was consumed. */
+  WRITE_BLOCKED: 0x8000,
+  /** Half close: nothing follows what was produced. */
+  SENDING_DONE: 0x80,
+  /** Closed; nothing is read any more. */
+  CLOSED: 0x40,
+  /** Closed, and bytes of ours were thrown away unread. */
+  ABNORMAL_CLOSE: 0x20,
+} as const;
+
+/** How many bytes of a DMB are ring. */
+export function ringBytes(dmbLengthBytes: number): number {
+  return dmbLengthBytes - HEAD_BYTES;
+}
+
+/** Distance from one 32-bit cursor to a later one. */
+export function cursorDistance(from: number, to: number): number {
+  return (to - from) >>> 0;
+}

@@ -1,0 +1,247 @@
+/**
+ * The receiving half of a connection: one stream of bytes, taken from TCP and from our ring, in the order they were sent.
+ *
+ * What TCP brings is pushed in (`tcpBytes`, `tcpEnd`), what the ring holds is pulled out (`take`). While `isNative` the caller
+ * hands chunks of TCP straight on; otherwise it takes. Whatever comes from TCP makes us read the peer's words first: they were
+ * stored before.
+ */
+import type { Dmb, RemoteDmb } from '../ism/index.ts';
+import { PeerFault } from './errors.ts';
+import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
+import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD, type WordName } from './head.ts';
+import { step } from './table.ts';
+
+export class Inbound {
+  readonly #dmb: Dmb;
+  readonly #peer: RemoteDmb;
+  readonly #ringBytes: number;
+  #state: ReceiverState = 'TCP';
+  #epoch = 0;
+  /** Bytes of TCP delivered since the connection began. */
+  #tcpBytes: number;
+  /** Bytes of TCP after which the ring begins; only while CATCHUP. */
+  #cutAt = 0;
+  /** PRODUCED at BACK; only while DRAIN. */
+  #backAt = 0;
+  /** Seen of the peer's PRODUCED, and taken, and said to have been taken: all modulo 2^32. */
+  #produced = 0;
+  #consumed = 0;
+  #published = 0;
+  /** Ring offset of the next byte. */
+  #offset = 0;
+  #held: Buffer[] = [];
+  #heldBytes = 0;
+  #ringTotal = 0;
+
+  /**
+   * @param dmb ours, where the peer writes
+   * @param peer the peer's, where our words go
+   * @param tcpBytes bytes of TCP delivered so far, since the connection began
+   */
+  constructor(dmb: Dmb, peer: RemoteDmb, tcpBytes: number) {
+    this.#dmb = dmb;
+    this.#peer = peer;
+    this.#ringBytes = ringBytes(dmb.lengthBytes);
+    this.#tcpBytes = tcpBytes;
+  }
+
+  get state(): ReceiverState {
+    return this.#state;
+  }
+
+  get #isDraining(): boolean {
+    return this.#state === 'DRAIN' || this.#state === 'DRAINREST';
+  }
+
+  /** Whether the next byte is in the ring. */
+  get #isFromRing(): boolean {
+    return this.#isDraining || this.#state === 'MOVED' || this.#state === 'REST';
+  }
+
+  /** Whether chunks of TCP are handed on as they come. */
+  get isNative(): boolean {
+    return !this.#isFromRing && this.#state !== 'CLOSED' && this.#heldBytes === 0;
+  }
+
+  /** Whether we are bound: from READY on we cannot walk away. */
+  get isBound(): boolean {
+    return this.#state !== 'TCP';
+  }
+
+  /** Bytes that came through the ring. */
+  get ringTotal(): number {
+    return this.#ringTotal;
+  }
+
+  /** Bytes in the ring and held, as far as they were seen. */
+  get unread(): number {
+    return this.#ringUnread + this.#heldBytes;
+  }
+
+  /** Offers the next epoch to the sender. */
+  arm(): void {
+    if (this.#state === 'TCP' && this.#heldBytes === 0) this.#step('arm');
+  }
+
+  /** Asks the sender to come back, or to forget the offer. */
+  retract(): void {
+    this.look();
+    this.#step('retract');
+  }
+
+  /** Reads the peer's words. Throws PeerFault when they break a rule. */
+  look(): void {
+    if (this.#word('GENERATION') !== this.#dmb.generation) return;
+    if (this.#state === 'READY' || this.#state === 'RETRACTING') {
+      if (this.#word('CUT') === this.#epoch) this.#cut();
+      else if (this.#word('NEVER') === this.#epoch) this.#step('never');
+    }
+    if (this.#state === 'MOVED' && this.#word('BACK') === this.#epoch) {
+      this.#step('back');
+      this.#backAt = this.#word('BACK_AT');
+    }
+    // Only a ring in use: a cut that is published while we look here was not seen above, but its bytes might be.
+    if (this.#isFromRing || this.#state === 'CATCHUP') this.#lookAtRing();
+    if (this.#isDraining) this.#drained();
+  }
+
+  #cut(): void {
+    const at = (this.#word('CUT_AT_LOW') >>> 0) + (this.#word('CUT_AT_HIGH') >>> 0) * 2 ** 32;
+    if (at < this.#tcpBytes) throw new PeerFault(`cut at ${at} after ${this.#tcpBytes} bytes of TCP`);
+    this.#cutAt = at;
+    this.#step(at === this.#tcpBytes ? 'reached' : 'cut');
+  }
+
+  #lookAtRing(): void {
+    const produced = this.#word('PRODUCED');
+    const unread = cursorDistance(this.#consumed, produced);
+    if (unread === 0) return;
+    if (unread > this.#ringBytes || unread < cursorDistance(this.#consumed, this.#produced)) {
+      throw new PeerFault(`${unread} bytes produced in a ring of ${this.#ringBytes}`);
+    }
+    this.#produced = produced;
+  }
+
+  #drained(): void {
+    const left = cursorDistance(this.#consumed, this.#backAt);
+    if (left !== this.#ringUnread) throw new PeerFault(`BACK ${left} bytes ahead with ${this.#ringUnread} in the ring`);
+    if (left === 0) this.#step('drained');
+  }
+
+  /**
+   * A chunk that TCP brought. Gives the part to be handed on now, or null: the rest is held for `take`.
+   * Throws PeerFault for a byte that has no business on TCP.
+   */
+  tcpBytes(chunk: Buffer): Buffer | null {
+    this.look();
+    if (this.isNative) {
+      const untilCut = this.#state === 'CATCHUP' ? this.#cutAt - this.#tcpBytes : Number.POSITIVE_INFINITY;
+      const now = chunk.length <= untilCut ? chunk : chunk.subarray(0, untilCut);
+      this.#tcpBytes += now.length;
+      if (now.length === untilCut) {
+        this.#step('reached');
+        this.look();
+      }
+      if (now.length < chunk.length) this.#hold(chunk.subarray(now.length));
+      return now.length > 0 ? now : null;
+    }
+    this.#hold(chunk);
+    return null;
+  }
+
+  #hold(chunk: Buffer): void {
+    this.#step('byte');
+    this.#held.push(chunk);
+    this.#heldBytes += chunk.length;
+  }
+
+  /** TCP has ended, by FIN or by error. What was promised is read first; afterwards only `take` gives bytes. */
+  tcpEnd(): void {
+    this.look();
+    this.#step('end');
+  }
+
+  /** Whether `take` would give something. */
+  get canTake(): boolean {
+    return this.#isFromRing ? this.#ringUnread > 0 : this.#heldBytes > 0;
+  }
+
+  get #ringUnread(): number {
+    return cursorDistance(this.#consumed, this.#produced);
+  }
+
+  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. */
+  take(max: number): Buffer | null {
+    if (!this.#isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
+    const length = Math.min(max, this.#ringUnread);
+    return length > 0 ? this.#takeFromRing(length) : null;
+  }
+
+  #takeHeld(max: number): Buffer | null {
+    const [first] = this.#held;
+    if (first === undefined) return null;
+    const now = first.length <= max ? first : first.subarray(0, max);
+    if (first.length <= max) this.#held.shift();
+    else this.#held[0] = first.subarray(max);
+    this.#heldBytes -= now.length;
+    this.#tcpBytes += now.length;
+    return now;
+  }
+
+  #takeFromRing(length: number): Buffer {
+    const bytes = Buffer.allocUnsafe(length);
+    const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
+    const from = HEAD_BYTES + this.#offset;
+    this.#dmb.bytes.copy(bytes, 0, from, from + untilEnd);
+    if (untilEnd < length) this.#dmb.bytes.copy(bytes, untilEnd, HEAD_BYTES, HEAD_BYTES + length - untilEnd);
+    this.#offset = (this.#offset + length) % this.#ringBytes;
+    this.#consumed = (this.#consumed + length) | 0;
+    this.#ringTotal += length;
+    this.#publishConsumed();
+    if (this.#isDraining) this.#drained();
+    return bytes;
+  }
+
+  /** Not for every read: when the ring runs empty, and each quarter of it. A writer that has no room is woken. */
+  #publishConsumed(): void {
+    const unsaid = cursorDistance(this.#published, this.#consumed);
+    if (this.#ringUnread > 0 && unsaid < this.#ringBytes / 4) return;
+    this.#published = this.#consumed;
+    this.#store('CONSUMED', this.#consumed);
+    // After the store: a writer that blocks now either sees the cursor or is seen here.
+    if ((this.#word('FLAGS') & FLAG.WRITE_BLOCKED) !== 0) this.#peer.signal();
+  }
+
+  #step(event: ReceiverEvent): void {
+    const row = step(RECEIVER, this.#state, event);
+    if ('impossible' in row) throw new PeerFault(`${event} while ${this.#state}: ${row.impossible}`);
+    this.#state = row.next;
+    for (const action of row.actions) this.#act(action);
+  }
+
+  #act(action: ReceiverAction): void {
+    switch (action) {
+      case 'publishReady':
+        this.#epoch = (this.#epoch + 1) | 0;
+        this.#store('READY', this.#epoch);
+        break;
+      case 'publishRetract':
+        this.#store('RETRACT', this.#epoch);
+        break;
+      case 'publishDone':
+        this.#store('DONE', this.#epoch);
+        break;
+      default:
+        action satisfies never;
+    }
+    this.#peer.signal();
+  }
+
+  #word(name: WordName): number {
+    return Atomics.load(this.#dmb.words, WORD[name]);
+  }
+
+  #store(name: WordName, value: number): void {
+    this.#peer.storeWord(4 * WORD[name], value);
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * The sending half of a connection: whether our bytes go on TCP or into the peer's ring, and the way into the ring.
+ *
+ * Installing the own writer, taking the number of TCP bytes and publishing the cut are one synchronous step: `cut` is called with
+ * that number, and from its return on every byte goes through `write`.
+ */
+import type { Dmb, RemoteDmb } from '../ism/index.ts';
+import { PeerFault } from './errors.ts';
+import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
+import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD, type WordName } from './head.ts';
+import { step } from './table.ts';
+
+export class Outbound {
+  readonly #dmb: Dmb;
+  readonly #peer: RemoteDmb;
+  readonly #ringBytes: number;
+  #state: SenderState = 'TCP';
+  /** The epoch that is on offer or in use; in state TCP the last one that was. */
+  #epoch = 0;
+  #wasCut = false;
+  #cutAt = 0;
+  #produced = 0;
+  #consumed = 0;
+  #offset = 0;
+  #flags = 0;
+  #ringTotal = 0;
+
+  /**
+   * @param dmb ours, where the peer's words stand
+   * @param peer the peer's, where our bytes and words go
+   */
+  constructor(dmb: Dmb, peer: RemoteDmb) {
+    this.#dmb = dmb;
+    this.#peer = peer;
+    this.#ringBytes = ringBytes(peer.lengthBytes);
+    this.#store('GENERATION', peer.generation);
+  }
+
+  get state(): SenderState {
+    return this.#state;
+  }
+
+  /** Whether bytes go through `write`. */
+  get isMoved(): boolean {
+    return this.#state === 'MOVED';
+  }
+
+  /** Bytes in the peer's ring that the peer has not taken, as far as it said. */
+  get unconsumed(): number {
+    return cursorDistance(this.#consumed, this.#produced);
+  }
+
+  /** Bytes that went through the ring. */
+  get ringTotal(): number {
+    return this.#ringTotal;
+  }
+
+  /** Whether the receiver honours a cut now. */
+  get mayCut(): boolean {
+    return this.#state === 'OFFERED';
+  }
+
+  /** Reads the peer's words. Throws PeerFault when they break a rule. */
+  look(): void {
+    if (this.#word('GENERATION') !== this.#dmb.generation) return;
+    // RETRACT is stored after READY: read in this order, READY of that epoch is never missed.
+    const retract = this.#word('RETRACT');
+    this.#lookAtReady();
+    if (retract === this.#epoch && (this.#state === 'OFFERED' || this.#state === 'MOVED')) this.#step('retract');
+    this.#lookAtConsumed();
+  }
+
+  #lookAtReady(): void {
+    const ready = this.#word('READY');
+    if (ready === this.#epoch) return;
+    if (ready !== ((this.#epoch + 1) | 0)) throw new PeerFault(`READY of epoch ${ready} after ${this.#epoch}`);
+    if (this.#wasCut && this.#word('DONE') !== this.#epoch) throw new PeerFault(`READY of epoch ${ready} before DONE`);
+    this.#step('ready');
+    this.#epoch = ready;
+    this.#wasCut = false;
+  }
+
+  #lookAtConsumed(): void {
+    const consumed = this.#word('CONSUMED');
+    if (cursorDistance(this.#consumed, consumed) > this.unconsumed) {
+      throw new PeerFault(`${consumed} consumed of ${this.#produced} bytes`);
+    }
+    this.#consumed = consumed;
+  }
+
+  /** @param tcpBytesWritten bytes given to TCP since the connection began, those that still wait in this process included */
+  cut(tcpBytesWritten: number): void {
+    this.#cutAt = tcpBytesWritten;
+    this.#step('cut');
+  }
+
+  /** The way back to TCP, to be called before the first byte there. */
+  back(): void {
+    this.#step('back');
+  }
+
+  /** Our end of stream, to be called before the FIN, after the last write. */
+  end(): void {
+    this.#step('end');
+  }
+
+  /**
+   * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
+   * When it is not all, the peer will signal once there is room.
+   */
+  write(chunk: Uint8Array, from = 0): number {
+    let written = this.#put(chunk, from);
+    if (from + written < chunk.length) {
+      // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
+      this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
+      this.#lookAtConsumed();
+      written += this.#put(chunk, from + written);
+    }
+    if (from + written === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
+    if (written > 0) this.#peer.signal();
+    return written;
+  }
+
+  #put(chunk: Uint8Array, from: number): number {
+    if (chunk.length - from > this.#ringBytes - this.unconsumed) this.#lookAtConsumed();
+    const length = Math.min(chunk.length - from, this.#ringBytes - this.unconsumed);
+    if (length <= 0) return 0;
+    const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
+    const whole = from === 0 && untilEnd === chunk.length;
+    this.#peer.move(HEAD_BYTES + this.#offset, whole ? chunk : chunk.subarray(from, from + untilEnd));
+    if (untilEnd < length) this.#peer.move(HEAD_BYTES, chunk.subarray(from + untilEnd, from + length));
+    this.#offset = (this.#offset + length) % this.#ringBytes;
+    this.#produced = (this.#produced + length) | 0;
+    this.#ringTotal += length;
+    this.#store('PRODUCED', this.#produced); // after the bytes
+    return length;
+  }
+
+  /** Sets flags of the connection's state, beside those that stand. */
+  raise(flags: number): void {
+    this.#setFlags(this.#flags | flags);
+    this.#peer.signal();
+  }
+
+  #setFlags(flags: number): void {
+    if (flags === this.#flags) return;
+    this.#flags = flags;
+    this.#store('FLAGS', flags);
+  }
+
+  #step(event: SenderEvent): void {
+    const row = step(SENDER, this.#state, event);
+    if ('impossible' in row) throw new PeerFault(`${event} while ${this.#state}: ${row.impossible}`);
+    this.#state = row.next;
+    for (const action of row.actions) this.#act(action);
+  }
+
+  #act(action: SenderAction): void {
+    switch (action) {
+      case 'publishCut':
+        this.#wasCut = true;
+        this.#store('CUT_AT_LOW', this.#cutAt | 0);
+        this.#store('CUT_AT_HIGH', Math.floor(this.#cutAt / 2 ** 32));
+        this.#store('CUT', this.#epoch);
+        break;
+      case 'publishBack':
+        this.#store('BACK_AT', this.#produced);
+        this.#store('BACK', this.#epoch);
+        break;
+      case 'publishNever':
+        this.#store('NEVER', this.#epoch);
+        break;
+      default:
+        action satisfies never;
+    }
+    this.#peer.signal();
+  }
+
+  #word(name: WordName): number {
+    return Atomics.load(this.#dmb.words, WORD[name]);
+  }
+
+  #store(name: WordName, value: number): void {
+    this.#peer.storeWord(4 * WORD[name], value);
+  }
+}
