@@ -1,7 +1,7 @@
 /** Descriptors: a small integer with an owner. Whoever opens one here gives it back with closeFd, exactly once. */
 import { fstatSync } from 'node:fs';
 import { errorCode } from './errors.ts';
-import { check, declare, ffi } from './ffi.ts';
+import { type CFunction, check, declare, ffi } from './ffi.ts';
 
 const close = declare('close', 'i32', ['i32']);
 const fcntl = declare('fcntl', 'i32', ['i32', 'i32', 'i64']);
@@ -16,11 +16,12 @@ export function closeFd(fd: number): void {
   close(fd);
 }
 
-/** Closes on a helper thread: a stranger's socket may linger for seconds in close (proof: hostile tests of the fabric). */
-export function closeFdAside(fd: number): void {
-  const direct = ffi().func('close', 'i32', ['i32']);
-  ffi().async(direct, [fd], () => {});
+/** Closes on a helper thread: a stranger's socket may linger for seconds in close. Calls back when it is done. */
+export function closeFdAside(fd: number, closed: () => void): void {
+  closeAside ??= ffi().func('close', 'i32', ['i32']);
+  ffi().async(closeAside, [fd], closed);
 }
+let closeAside: CFunction | undefined;
 
 export function duplicateFd(fd: number): number {
   return check('fcntl', fcntl(fd, F_DUPFD_CLOEXEC, 0));

@@ -1,0 +1,269 @@
+/** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
+import { type Chid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
+import {
+  closeFd,
+  connectPackets,
+  type Doorbell,
+  errorCode,
+  openDoorbell,
+  type Packet,
+  receivePacket,
+  sendPacket,
+  streamSocketPair,
+} from '../os/index.ts';
+import { distrustPath, distrustPeer, type FabricPlace, fabricPlaces } from './locate.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  type FabricMessage,
+  type MessageByName,
+  PROTOCOL_VERSION_MAX,
+  PROTOCOL_VERSION_MIN,
+} from './protocol.ts';
+
+/** No fabric: why is in `kind`. */
+export class FabricUnavailable extends IsthmusError {
+  readonly kind: 'none' | 'untrusted' | 'refused' | 'silent';
+
+  constructor(kind: FabricUnavailable['kind'], message: string, cause?: unknown) {
+    super('ERR_ISTHMUS_FABRIC', 'system', message, { cause });
+    this.name = 'FabricUnavailable';
+    this.kind = kind;
+  }
+}
+
+export interface FabricListener {
+  /** Descriptors are the listener's: channel, read end, write end. */
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void;
+  show(claim: number): void;
+  released(claim: number): void;
+  matched(message: MessageByName<'MATCHED'>): void;
+  declined(claim: number, reason: number): void;
+  /** The fabric is gone, or broke its protocol. The last call. */
+  lost(cause: string): void;
+}
+
+export interface FabricIdentity {
+  readonly gid: Gid;
+  readonly chid: Chid;
+  readonly incarnation: bigint;
+  readonly place: FabricPlace;
+}
+
+/** How long to try in all: a fabric that is being started needs a moment. */
+const CONNECT_TIMEOUT_MS = 5000;
+const RETRY_MS = 15;
+
+/** Finds, if need be starts, and joins a fabric. Rejects with FabricUnavailable. */
+export async function joinFabric(
+  about: { readonly thread: number; readonly program: string },
+  listener: FabricListener,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<FabricClient> {
+  const end = performance.now() + CONNECT_TIMEOUT_MS;
+  let started = false;
+  for (;;) {
+    const found = findFabric(env);
+    if (found !== null) {
+      const client = await FabricClient.join(found.fd, found.place, about, listener, end - performance.now());
+      if (client !== null) return client; // else it was about to end: look again
+    } else if (!started) {
+      started = true;
+      await start(env);
+    }
+    if (performance.now() > end) throw new FabricUnavailable('none', 'no fabric came up');
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
+  }
+}
+
+async function start(env: NodeJS.ProcessEnv): Promise<void> {
+  const own = fabricPlaces(env).find(({ kind }) => kind === 'own');
+  if (own === undefined) throw new FabricUnavailable('none', `no fabric answers at ${env.ISTHMUS_FABRIC}`);
+  try {
+    const { startFabric } = await import('./start.ts'); // brings node:child_process, seldom needed
+    startFabric(own, env);
+  } catch (error) {
+    throw new FabricUnavailable('none', `no fabric can be started: ${(error as Error).message}`, error);
+  }
+}
+
+/** The first place where somebody listens. Throws FabricUnavailable when what is there cannot be trusted. */
+export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricPlace } | null {
+  for (const place of fabricPlaces(env)) {
+    let fd: number;
+    try {
+      fd = connectPackets(place.socket);
+    } catch (error) {
+      const code = errorCode(error);
+      if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN' || code === 'ENOTDIR') continue;
+      throw new FabricUnavailable('none', `the fabric at ${place.socket} cannot be reached: ${code}`, error);
+    }
+    const distrust = distrustPath(place) ?? distrustPeer(place, fd);
+    if (distrust !== null) {
+      closeFd(fd);
+      throw new FabricUnavailable('untrusted', distrust);
+    }
+    return { fd, place };
+  }
+  return null;
+}
+
+export class FabricClient {
+  readonly identity: FabricIdentity;
+  readonly #fd: number;
+  readonly #doorbell: Doorbell;
+  readonly #listener: FabricListener;
+  #closed = false;
+
+  private constructor(fd: number, doorbell: Doorbell, identity: FabricIdentity, listener: FabricListener) {
+    this.#fd = fd;
+    this.#doorbell = doorbell;
+    this.identity = identity;
+    this.#listener = listener;
+  }
+
+  /** Takes over the descriptor. Null when the fabric hung up without a word. Rejects with FabricUnavailable. */
+  static join(
+    fd: number,
+    place: FabricPlace,
+    about: { readonly thread: number; readonly program: string },
+    listener: FabricListener,
+    timeoutMs: number,
+  ): Promise<FabricClient | null> {
+    return new Promise((resolve, reject) => {
+      let client: FabricClient | undefined;
+      const giveUp = () => {
+        clearTimeout(timer);
+        doorbell.close();
+        closeFd(fd);
+      };
+      const fail = (kind: FabricUnavailable['kind'], text: string) => {
+        giveUp();
+        reject(new FabricUnavailable(kind, text));
+      };
+      const timer = setTimeout(() => fail('silent', `the fabric at ${place.socket} does not answer`), timeoutMs);
+      timer.unref();
+      const [mine, theirs] = streamSocketPair();
+      const doorbell = openDoorbell(mine, {
+        rung: () => {
+          if (client !== undefined) client.#receive();
+          else answer();
+        },
+        hungUp: () => {
+          if (client === undefined) answer();
+          else client.#lost('the fabric has gone');
+        },
+      });
+      const answer = () => {
+        const message = receiveOne(fd);
+        if (message === null) return;
+        if (message === 'end') {
+          giveUp();
+          resolve(null);
+        } else if (message.type === 'REFUSED') fail('refused', `the fabric refused: ${message.text}`);
+        else if (message.type !== 'WELCOME') fail('refused', `the fabric answered HELLO with ${message.type}`);
+        else {
+          clearTimeout(timer);
+          const { gid, chid, incarnation } = message;
+          client = new FabricClient(fd, doorbell, { gid, chid: parseChid(chid), incarnation, place }, listener);
+          resolve(client);
+        }
+      };
+      try {
+        const hello = { versionMin: PROTOCOL_VERSION_MIN, versionMax: PROTOCOL_VERSION_MAX, ...about };
+        if (!sendPacket(fd, encodeMessage({ type: 'HELLO', ...hello }), [theirs]))
+          fail('silent', 'the fabric is stuck');
+      } catch (error) {
+        fail('refused', (error as Error).message);
+      } finally {
+        closeFd(theirs);
+      }
+    });
+  }
+
+  /** Throws when the fabric does not take the message now; descriptors stay the caller's. */
+  send(message: FabricMessage, fds: readonly number[] = []): void {
+    if (this.#closed || !sendPacket(this.#fd, encodeMessage(message), fds)) {
+      throw new FabricUnavailable('silent', 'the fabric does not take messages');
+    }
+  }
+
+  #receive(): void {
+    while (!this.#closed) {
+      const packet = this.#receivePacket();
+      if (packet === null) return;
+      if (packet === 'end') {
+        this.#lost('the fabric has hung up');
+        return;
+      }
+      let message: FabricMessage;
+      try {
+        message = decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+      } catch (error) {
+        for (const one of packet.fds) closeFd(one);
+        this.#lost((error as Error).message);
+        return;
+      }
+      this.#dispatch(message, packet.fds);
+    }
+  }
+
+  #receivePacket(): Packet | null | 'end' {
+    try {
+      return receivePacket(this.#fd);
+    } catch {
+      return 'end';
+    }
+  }
+
+  #dispatch(message: FabricMessage, fds: readonly number[]): void {
+    switch (message.type) {
+      case 'INTRODUCE':
+        this.#listener.introduced(message, fds as readonly [number, number, number]);
+        break;
+      case 'SHOW':
+        this.#listener.show(message.claim);
+        break;
+      case 'RELEASED':
+        this.#listener.released(message.claim);
+        break;
+      case 'MATCHED':
+        this.#listener.matched(message);
+        break;
+      case 'DECLINED':
+        this.#listener.declined(message.claim, message.reason);
+        break;
+      case 'REFUSED':
+        this.#lost(`the fabric refused: ${message.text}`);
+        break;
+      default:
+        this.#lost(`the fabric sent ${message.type}`);
+    }
+  }
+
+  #lost(cause: string): void {
+    if (this.#closed) return;
+    this.close();
+    this.#listener.lost(cause);
+  }
+
+  /** Leaves the fabric. Pairs go on. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#doorbell.close();
+    closeFd(this.#fd);
+  }
+}
+
+/** A message without descriptors; 'end' for anything else. */
+function receiveOne(fd: number): FabricMessage | null | 'end' {
+  try {
+    const packet = receivePacket(fd);
+    if (packet === null || packet === 'end') return packet;
+    for (const one of packet.fds) closeFd(one);
+    return decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+  } catch {
+    return 'end';
+  }
+}

@@ -1,0 +1,421 @@
+/**
+ * What the fabric knows and decides, without sockets: messages of partitions in, calls of FabricIo out.
+ *
+ * A claim waits until another one of the same connection comes. Then both ends are asked to show their sockets, which are looked
+ * at together and closed: nothing is believed of a socket that was not held at that moment.
+ */
+import { randomBytes } from 'node:crypto';
+import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
+import { Bucket, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { areTwoEnds, checkShown, connectionKey, endOf, isSelfConnected, type Shown } from './match.ts';
+import {
+  type Decline,
+  type FabricMessage,
+  type MessageByName,
+  PROTOCOL_VERSION_MAX,
+  PROTOCOL_VERSION_MIN,
+  REFUSALS,
+  type Refusal,
+} from './protocol.ts';
+
+export interface FabricIo {
+  /** Descriptors go over to the shell, which closes them once they are sent. */
+  send(partition: PartitionId, message: FabricMessage, fds?: readonly number[]): void;
+  hangUp(partition: PartitionId): void;
+  inspect(fd: number): Shown;
+  /** Closes, and calls back when that is done. Never blocks. */
+  close(fd: number, closed: () => void): void;
+  /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
+  createPair(): { one: PairEnds; other: PairEnds };
+  /** Asks to call `expired` later. */
+  after(delayMs: number, expired: () => void): { cancel(): void };
+  now(): number;
+}
+
+/** What goes to one of the two. */
+export type PairEnds = readonly [channelFd: number, wakeFd: number, ringFd: number];
+
+/** Given by the shell: one per connection to the fabric. */
+export type PartitionId = number;
+
+interface Partition {
+  readonly id: PartitionId;
+  readonly gid: Gid;
+  readonly pid: number;
+  readonly uid: number;
+  readonly thread: number;
+  readonly program: string;
+  readonly claims: Map<number, Claim>;
+  readonly pairs: Set<Gid>;
+}
+
+interface Claim {
+  readonly partition: Partition;
+  readonly announced: MessageByName<'ANNOUNCE'>;
+  readonly key: string;
+  /** The proof under way. */
+  proof: Proof | null;
+}
+
+interface Proof {
+  readonly claims: readonly [Claim, Claim];
+  readonly shown: Map<Claim, number>;
+  readonly timer: { cancel(): void };
+}
+
+interface User {
+  partitions: number;
+  readonly announcements: Bucket;
+  /** Sockets of this user that are asked for or held. */
+  showing: number;
+  /** Proofs that wait until fewer are. */
+  readonly waiting: (() => void)[];
+}
+
+/** How long a partition may take to show a socket. */
+const SHOW_TIMEOUT_MS = 2000;
+
+export class FabricCore {
+  readonly incarnation = randomBytes(8).readBigUInt64LE();
+  readonly chid: Chid = virtualChid(Number(this.incarnation % 0x1_0000n));
+  readonly #io: FabricIo;
+  readonly #limits: FabricLimits;
+  readonly #partitions = new Map<PartitionId, Partition>();
+  readonly #byGid = new Map<Gid, Partition>();
+  readonly #users = new Map<number, User>();
+  /** By connection key: the claims for either end. */
+  readonly #claims = new Map<string, [Claim[], Claim[]]>();
+  readonly counters = { announced: 0, shown: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
+  #match = 0n;
+
+  constructor(io: FabricIo, limits: Partial<FabricLimits> = {}) {
+    this.#io = io;
+    this.#limits = { ...DEFAULT_LIMITS, ...limits };
+  }
+
+  get partitionCount(): number {
+    return this.#partitions.size;
+  }
+
+  /** First message of a connection. `credentials` come from the kernel. */
+  hello(id: PartitionId, credentials: { pid: number; uid: number }, hello: MessageByName<'HELLO'>): void {
+    const version = Math.min(hello.versionMax, PROTOCOL_VERSION_MAX);
+    if (version < hello.versionMin || version < PROTOCOL_VERSION_MIN) {
+      this.refuse(id, 1);
+      return;
+    }
+    const user = this.#user(credentials.uid);
+    if (user.partitions >= this.#limits.partitionsPerUser) {
+      this.refuse(id, 2);
+      return;
+    }
+    user.partitions++;
+    const partition: Partition = {
+      id,
+      gid: randomGid(),
+      ...credentials,
+      thread: hello.thread,
+      program: hello.program.slice(0, 200),
+      claims: new Map(),
+      pairs: new Set(),
+    };
+    this.#partitions.set(id, partition);
+    this.#byGid.set(partition.gid, partition);
+    const { gid } = partition;
+    this.#io.send(id, { type: 'WELCOME', version, gid, chid: this.chid, incarnation: this.incarnation });
+  }
+
+  /** Kept for good: who comes back finds the same bucket. */
+  #user(uid: number): User {
+    let user = this.#users.get(uid);
+    if (user === undefined) {
+      const { announcementsPerSecond, announcementBurst } = this.#limits;
+      const announcements = new Bucket(announcementsPerSecond, announcementBurst, this.#io.now());
+      user = { partitions: 0, announcements, showing: 0, waiting: [] };
+      this.#users.set(uid, user);
+    }
+    return user;
+  }
+
+  /** The last message; then the partition is hung up on. */
+  refuse(id: PartitionId, reason: Refusal): void {
+    this.counters.refused++;
+    this.#io.send(id, { type: 'REFUSED', reason, text: REFUSALS[reason] });
+    this.#io.hangUp(id);
+    this.left(id);
+  }
+
+  isKnown(id: PartitionId): boolean {
+    return this.#partitions.has(id);
+  }
+
+  /** A message of a partition that has said HELLO. The descriptor, if the message has one, is the core's. */
+  message(id: PartitionId, message: FabricMessage, fd: number | null): void {
+    const partition = this.#partitions.get(id);
+    if (partition === undefined) return;
+    switch (message.type) {
+      case 'ANNOUNCE':
+        this.#announce(partition, message);
+        break;
+      case 'WITHDRAW':
+      case 'GONE': {
+        const claim = partition.claims.get(message.claim);
+        if (claim !== undefined) this.#drop(claim);
+        break;
+      }
+      case 'SHOWN':
+        if (fd !== null) this.#shown(partition, message.claim, fd);
+        break;
+      case 'PAIR_GONE':
+        partition.pairs.delete(message.peer);
+        this.#byGid.get(message.peer)?.pairs.delete(partition.gid);
+        break;
+      default:
+        this.refuse(id, 3);
+    }
+  }
+
+  /** The partition has hung up, or was hung up on. */
+  left(id: PartitionId): void {
+    const partition = this.#partitions.get(id);
+    if (partition === undefined) return;
+    this.#partitions.delete(id);
+    this.#byGid.delete(partition.gid);
+    for (const claim of [...partition.claims.values()]) this.#drop(claim);
+    for (const gid of partition.pairs) this.#byGid.get(gid)?.pairs.delete(partition.gid);
+    const user = this.#user(partition.uid);
+    user.partitions--;
+  }
+
+  // --- Claims ---
+
+  #announce(partition: Partition, announced: MessageByName<'ANNOUNCE'>): void {
+    this.counters.announced++;
+    const old = partition.claims.get(announced.claim);
+    if (old !== undefined) this.#drop(old);
+    if (!this.#user(partition.uid).announcements.take(this.#io.now())) {
+      this.#say(partition, announced.claim, 4);
+    } else if (partition.claims.size >= this.#limits.claimsPerPartition) {
+      this.#say(partition, announced.claim, 5);
+    } else if (isSelfConnected(announced)) {
+      this.#say(partition, announced.claim, 7);
+    } else {
+      this.#add({ partition, announced, key: connectionKey(announced), proof: null });
+    }
+  }
+
+  #add(claim: Claim): void {
+    const { key, announced, partition } = claim;
+    const sides = this.#claims.get(key) ?? [[], []];
+    const mine = sides[endOf(announced)];
+    const twin = mine.find(
+      (one) => one.announced.socketCookie === announced.socketCookie && one.partition !== partition,
+    );
+    if (twin !== undefined) {
+      // One socket in two processes: bytes may go either way, so neither may move it.
+      this.#decline(twin, 1);
+      this.#say(partition, announced.claim, 1);
+      return;
+    }
+    mine.push(claim);
+    this.#claims.set(key, sides);
+    partition.claims.set(announced.claim, claim);
+    this.#tryToProve(claim);
+  }
+
+  /** Looks for a claim of the other end that is not in a proof already. */
+  #tryToProve(claim: Claim): void {
+    if (claim.proof !== null || !this.#stands(claim)) return;
+    const others = this.#claims.get(claim.key)?.[1 - endOf(claim.announced)] ?? [];
+    const other = others.find((one) => one.proof === null && one.partition !== claim.partition);
+    if (other !== undefined) this.#prove(claim, other);
+  }
+
+  #stands(claim: Claim): boolean {
+    return claim.partition.claims.get(claim.announced.claim) === claim;
+  }
+
+  /** Takes a claim out; what was shown for it is closed, and the other end may be tried with another claim. */
+  #drop(claim: Claim): void {
+    const { key, partition, announced } = claim;
+    if (!this.#stands(claim)) return;
+    partition.claims.delete(announced.claim);
+    const sides = this.#claims.get(key);
+    if (sides !== undefined) {
+      const mine = sides[endOf(announced)];
+      mine.splice(mine.indexOf(claim), 1);
+      if (sides[0].length + sides[1].length === 0) this.#claims.delete(key);
+    }
+    if (claim.proof !== null) this.#endProof(claim.proof);
+  }
+
+  #decline(claim: Claim, reason: Decline): void {
+    if (!this.#stands(claim)) return;
+    this.#drop(claim);
+    this.#say(claim.partition, claim.announced.claim, reason);
+  }
+
+  #say(partition: Partition, claim: number, reason: Decline): void {
+    this.counters.declined++;
+    this.#io.send(partition.id, { type: 'DECLINED', claim, reason });
+  }
+
+  // --- Proofs ---
+
+  #prove(one: Claim, other: Claim): void {
+    const users = [...new Set([this.#user(one.partition.uid), this.#user(other.partition.uid)])];
+    const busy = users.find((user) => user.showing >= this.#limits.shownPerUser);
+    if (busy !== undefined) {
+      busy.waiting.push(() => this.#tryToProve(one));
+      return;
+    }
+    const proof: Proof = {
+      claims: [one, other],
+      shown: new Map(),
+      timer: this.#io.after(SHOW_TIMEOUT_MS, () => this.#showTimedOut(proof)),
+    };
+    for (const claim of proof.claims) {
+      claim.proof = proof;
+      this.#user(claim.partition.uid).showing++;
+      this.#io.send(claim.partition.id, { type: 'SHOW', claim: claim.announced.claim });
+    }
+  }
+
+  /** Who did not show is not believed any more. */
+  #showTimedOut(proof: Proof): void {
+    for (const claim of proof.claims) if (!proof.shown.has(claim)) this.#decline(claim, 2);
+    this.#endProof(proof);
+  }
+
+  #shown(partition: Partition, number: number, fd: number): void {
+    const claim = partition.claims.get(number);
+    const proof = claim?.proof;
+    if (claim === undefined || !proof || proof.shown.has(claim)) {
+      // Not asked for, or too late.
+      this.#io.close(fd, () => this.#io.send(partition.id, { type: 'RELEASED', claim: number }));
+      return;
+    }
+    this.counters.shown++;
+    proof.shown.set(claim, fd);
+    if (proof.shown.size === 2) this.#decide(proof);
+  }
+
+  #decide(proof: Proof): void {
+    const [one, other] = proof.claims;
+    const faults = proof.claims.map((claim) => {
+      const fd = proof.shown.get(claim);
+      return fd === undefined ? 2 : checkShown(claim.announced, this.#io.inspect(fd));
+    });
+    const proven = faults[0] === null && faults[1] === null && areTwoEnds(one.announced, other.announced);
+    this.#endProof(proof, () => {
+      if (proven) this.#matched(one, other);
+      else if (faults[0] === null && faults[1] === null) for (const claim of proof.claims) this.#decline(claim, 2);
+      for (const [i, fault] of faults.entries()) {
+        const claim = proof.claims[i];
+        if (fault !== null && fault !== undefined && claim !== undefined) this.#decline(claim, fault);
+      }
+    });
+  }
+
+  /**
+   * Closes what was shown; a descriptor that is kept holds back a FIN. The outcome is told when all are closed. Without an outcome
+   * the claims that still stand are tried again.
+   */
+  #endProof(proof: Proof, outcome?: () => void): void {
+    if (!proof.claims.some((claim) => claim.proof === proof)) return;
+    proof.timer.cancel();
+    for (const claim of proof.claims) claim.proof = null;
+    let open = proof.shown.size;
+    const closed = () => {
+      if (--open > 0) return;
+      for (const claim of proof.claims) this.#release(claim.partition.uid);
+      if (outcome !== undefined) {
+        outcome();
+        return;
+      }
+      for (const claim of proof.claims) {
+        if (!this.#stands(claim)) continue;
+        if (proof.shown.has(claim))
+          this.#io.send(claim.partition.id, { type: 'RELEASED', claim: claim.announced.claim });
+        this.#tryToProve(claim);
+      }
+    };
+    if (open === 0) {
+      open = 1;
+      closed();
+    } else {
+      for (const fd of proof.shown.values()) this.#io.close(fd, closed);
+    }
+  }
+
+  #release(uid: number): void {
+    const user = this.#user(uid);
+    user.showing--;
+    user.waiting.shift()?.();
+  }
+
+  #matched(one: Claim, other: Claim): void {
+    if (!this.#stands(one) || !this.#stands(other)) {
+      for (const claim of [one, other]) {
+        if (this.#stands(claim)) this.#io.send(claim.partition.id, { type: 'RELEASED', claim: claim.announced.claim });
+      }
+      return;
+    }
+    if (!this.#introduce(one.partition, other.partition)) {
+      this.#decline(one, 6);
+      this.#decline(other, 6);
+      return;
+    }
+    this.counters.matched++;
+    const match = ++this.#match;
+    // Both may say that they connected (simultaneous open) or that they were accepted (a socket made from a descriptor).
+    const oneIsClient =
+      one.announced.role !== other.announced.role ? one.announced.role === 0 : one.partition.gid < other.partition.gid;
+    for (const [claim, peer, role] of [
+      [one, other, oneIsClient ? 0 : 1],
+      [other, one, oneIsClient ? 1 : 0],
+    ] as const) {
+      this.#drop(claim);
+      const message = { claim: claim.announced.claim, peer: peer.partition.gid, match, role };
+      this.#io.send(claim.partition.id, { type: 'MATCHED', ...message });
+    }
+  }
+
+  /** False when there are no descriptors left. */
+  #introduce(one: Partition, other: Partition): boolean {
+    if (one.pairs.has(other.gid)) return true;
+    let ends: ReturnType<FabricIo['createPair']>;
+    try {
+      ends = this.#io.createPair();
+    } catch {
+      return false;
+    }
+    this.counters.pairs++;
+    one.pairs.add(other.gid);
+    other.pairs.add(one.gid);
+    this.#io.send(one.id, { type: 'INTRODUCE', peer: other.gid, pid: other.pid, uid: other.uid }, ends.one);
+    this.#io.send(other.id, { type: 'INTRODUCE', peer: one.gid, pid: one.pid, uid: one.uid }, ends.other);
+    return true;
+  }
+
+  // --- For people ---
+
+  status(): Record<string, unknown> {
+    return {
+      incarnation: `0x${this.incarnation.toString(16)}`,
+      chid: this.chid,
+      counters: this.counters,
+      limits: this.#limits,
+      claims: [...this.#claims.values()].reduce((sum, [left, right]) => sum + left.length + right.length, 0),
+      partitions: [...this.#partitions.values()].map(({ gid, pid, uid, thread, program, claims, pairs }) => ({
+        gid,
+        pid,
+        uid,
+        thread,
+        program,
+        claims: claims.size,
+        pairs: pairs.size,
+      })),
+    };
+  }
+}

@@ -1,0 +1,45 @@
+/** What one user may take of the fabric. Users are told apart by uid. */
+
+export interface FabricLimits {
+  readonly partitionsPerUser: number;
+  readonly claimsPerPartition: number;
+  /** Sustained, and at once. */
+  readonly announcementsPerSecond: number;
+  readonly announcementBurst: number;
+  /** Sockets of one user that are held, shown or asked for at a time. */
+  readonly shownPerUser: number;
+  /** Bytes that wait for one partition to take them off. */
+  readonly waitingBytesPerPartition: number;
+}
+
+export const DEFAULT_LIMITS: FabricLimits = {
+  partitionsPerUser: 1024,
+  claimsPerPartition: 65536,
+  announcementsPerSecond: 10_000,
+  announcementBurst: 20_000,
+  shownPerUser: 32,
+  waitingBytesPerPartition: 4 << 20,
+};
+
+/** Tokens that come back with time. */
+export class Bucket {
+  readonly #perSecond: number;
+  readonly #burst: number;
+  #tokens: number;
+  #at: number;
+
+  constructor(perSecond: number, burst: number, nowMs: number) {
+    this.#perSecond = perSecond;
+    this.#burst = burst;
+    this.#tokens = burst;
+    this.#at = nowMs;
+  }
+
+  take(nowMs: number): boolean {
+    this.#tokens = Math.min(this.#burst, this.#tokens + ((nowMs - this.#at) * this.#perSecond) / 1000);
+    this.#at = nowMs;
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
+  }
+}

@@ -1,0 +1,92 @@
+/** Which fabric, and whether it can be trusted. */
+import { lstatSync, mkdirSync, type Stats } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { errorCode, peerCredentials } from '../os/index.ts';
+
+export const SYSTEM_FABRIC = '/run/isthmus/fabric.sock';
+const SOCKET_NAME = 'fabric.sock';
+/** What the kernel shows for an id that is not mapped in our user namespace: it equals nobody's. */
+const OVERFLOW_UID = 65534;
+
+export interface FabricPlace {
+  readonly socket: string;
+  /** Named by the operator (ISTHMUS_FABRIC), the system's, or the user's own, which alone is started by programs. */
+  readonly kind: 'named' | 'system' | 'own';
+}
+
+/** Places to try, in this order. */
+export function fabricPlaces(env: NodeJS.ProcessEnv): FabricPlace[] {
+  if (env.ISTHMUS_FABRIC) return [{ socket: env.ISTHMUS_FABRIC, kind: 'named' }];
+  return [
+    { socket: SYSTEM_FABRIC, kind: 'system' },
+    { socket: join(ownDirectory(env), SOCKET_NAME), kind: 'own' },
+  ];
+}
+
+/**
+ * /run/user/UID/isthmus if that is there and ours, else /tmp/isthmus-UID. Nothing from XDG variables: a login shell and a service of
+ * one user must meet. ISTHMUS_RUNTIME_DIR is for tests, which must not.
+ */
+function ownDirectory(env: NodeJS.ProcessEnv): string {
+  if (env.ISTHMUS_RUNTIME_DIR) return env.ISTHMUS_RUNTIME_DIR;
+  const uid = process.getuid?.() ?? 0;
+  const runtime = `/run/user/${uid}`;
+  return statOf(runtime)?.uid === uid ? join(runtime, 'isthmus') : `/tmp/isthmus-${uid}`;
+}
+
+function statOf(path: string): Stats | null {
+  try {
+    return lstatSync(path);
+  } catch {
+    return null;
+  }
+}
+
+/** Makes the directory of an own fabric, 0700. Throws when something else stands there. */
+export function makeDirectory(place: FabricPlace): void {
+  const directory = dirname(place.socket);
+  try {
+    mkdirSync(directory, { mode: 0o700 });
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error;
+  }
+  const fault = faultOf(directory, lstatSync(directory), 'directory');
+  if (fault !== null) throw new Error(fault);
+}
+
+/** Null when nobody but us and root can have put a socket there; else the reason in words. */
+export function distrustPath(place: FabricPlace): string | null {
+  if (place.kind === 'named') return null;
+  const directory = dirname(place.socket);
+  for (const [path, type] of [
+    [directory, 'directory'],
+    [place.socket, 'socket'],
+  ] as const) {
+    const stat = statOf(path);
+    if (stat === null) return `${path} does not exist`;
+    const fault = faultOf(path, stat, type);
+    if (fault !== null) return fault;
+  }
+  return null;
+}
+
+const GROUP_AND_OTHER_WRITE = 0o022;
+
+function faultOf(path: string, stat: Stats, type: 'directory' | 'socket'): string | null {
+  if (type === 'directory' ? !stat.isDirectory() : !stat.isSocket()) return `${path} is not a ${type}`;
+  if (!isOursOrRoots(stat.uid)) return `${path} belongs to user ${stat.uid}`;
+  // A socket of the system may be connected to by everybody; connecting needs write permission.
+  if (type === 'directory' && (stat.mode & GROUP_AND_OTHER_WRITE) !== 0) return `${path} can be written by others`;
+  return null;
+}
+
+/** Null when the process behind a connection is ours or root's, or the operator named it. */
+export function distrustPeer(place: FabricPlace, fd: number): string | null {
+  if (place.kind === 'named') return null;
+  const { uid, pid } = peerCredentials(fd);
+  return isOursOrRoots(uid) ? null : `the fabric at ${place.socket} is process ${pid} of user ${uid}`;
+}
+
+function isOursOrRoots(uid: number): boolean {
+  return uid === 0 || (uid === process.getuid?.() && uid !== OVERFLOW_UID);
+}

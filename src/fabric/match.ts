@@ -1,0 +1,62 @@
+/**
+ * Whether two sockets are the two ends of one TCP connection.
+ *
+ * Inside one network namespace names are proof: the kernel allows one established connection with the same names at a time, and
+ * both sockets are held while they are looked at. Across namespaces names are only a hint; proof by urgent bytes has its place
+ * here and is not built yet.
+ */
+import type { Decline } from './protocol.ts';
+import type { Endpoint } from './wire.ts';
+
+/** What a partition says of its end. */
+export interface Announced {
+  readonly local: Endpoint;
+  readonly peer: Endpoint;
+  readonly netnsCookie: bigint;
+  readonly socketCookie: bigint;
+}
+
+/** What the kernel says of a socket that was shown; null = it is no TCP socket with a peer. */
+export type Shown = (Announced & { readonly established: boolean; readonly lingers: boolean }) | null;
+
+/** Equal for the two ends of a connection inside one network namespace, and different for any two that are not. */
+export function connectionKey(end: Announced): string {
+  const names = [nameOf(end.local), nameOf(end.peer)].sort();
+  return `${end.netnsCookie} ${names.join(' ')}`;
+}
+
+/** Which of the two ends of its key this is. */
+export function endOf(end: Announced): 0 | 1 {
+  return nameOf(end.local) < nameOf(end.peer) ? 0 : 1;
+}
+
+export function isSelfConnected(end: Announced): boolean {
+  return nameOf(end.local) === nameOf(end.peer);
+}
+
+function nameOf({ address, port }: Endpoint): string {
+  return `${address}|${port}`;
+}
+
+/** Null when the socket is what was announced, fit to be one end. */
+export function checkShown(announced: Announced, shown: Shown): Decline | null {
+  if (shown === null) return 2;
+  if (shown.lingers) return 3;
+  const same =
+    shown.established &&
+    nameOf(shown.local) === nameOf(announced.local) &&
+    nameOf(shown.peer) === nameOf(announced.peer) &&
+    shown.netnsCookie === announced.netnsCookie &&
+    shown.socketCookie === announced.socketCookie;
+  return same ? null : 2;
+}
+
+/** Both have passed checkShown and are held now. */
+export function areTwoEnds(one: Announced, other: Announced): boolean {
+  return (
+    one.socketCookie !== other.socketCookie &&
+    one.netnsCookie === other.netnsCookie &&
+    nameOf(one.local) === nameOf(other.peer) &&
+    nameOf(one.peer) === nameOf(other.local)
+  );
+}

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type Gid, parseGid } from '../ism/index.ts';
+import { decodeMessage, encodeMessage, type FabricMessage, MESSAGES, type MessageName } from './protocol.ts';
+import { FabricWireError, type FieldTypes, type MessageSchema } from './wire.ts';
+
+const hex = (digits: number) =>
+  fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: digits, maxLength: digits });
+const FIELDS: { [Type in keyof FieldTypes]: fc.Arbitrary<FieldTypes[Type]> } = {
+  u8: fc.integer({ min: 0, max: 0xff }),
+  u16: fc.integer({ min: 0, max: 0xffff }),
+  u32: fc.integer({ min: 0, max: 0xffffffff }),
+  u64: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+  gid: fc.tuple(hex(8), hex(4), hex(4), hex(4), hex(12)).map((parts): Gid => parseGid(parts.join('-'))),
+  endpoint: fc.record(
+    {
+      address: fc.oneof(
+        fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255), fc.nat(255)).map((bytes) => bytes.join('.')),
+        fc
+          .tuple(...Array.from({ length: 8 }, () => fc.integer({ min: 1, max: 0xffff })))
+          .map((groups) => groups.map((one) => one.toString(16)).join(':')),
+      ),
+      port: fc.integer({ min: 0, max: 0xffff }),
+    },
+    { noNullPrototype: true },
+  ),
+  text: fc.string({ maxLength: 300 }),
+};
+
+for (const name of Object.keys(MESSAGES) as MessageName[]) {
+  const schema: MessageSchema = MESSAGES[name];
+  const message = fc
+    .record(
+      Object.fromEntries(
+        Object.entries(schema.fields).map(([field, type]) => [field, FIELDS[type] as fc.Arbitrary<unknown>]),
+      ),
+    )
+    .map((fields) => ({ type: name, ...fields }) as unknown as FabricMessage);
+  const decode = (bytes: Buffer) => decodeMessage(bytes, schema.descriptors, schema.from);
+
+  test(`${name}: what is encoded is decoded`, () => {
+    fc.assert(fc.property(message, (one) => assert.deepEqual(decode(encodeMessage(one)), one)));
+  });
+
+  test(`${name}: cut at any length, or longer, it is refused`, () => {
+    fc.assert(
+      fc.property(message, (one) => {
+        const bytes = encodeMessage(one);
+        for (let length = 0; length < bytes.length; length++) {
+          assert.throws(() => decode(bytes.subarray(0, length)), FabricWireError);
+        }
+        assert.throws(() => decode(Buffer.concat([bytes, Buffer.alloc(1)])), FabricWireError);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test(`${name}: with any byte changed it is decoded or refused, nothing else`, () => {
+    fc.assert(
+      fc.property(message, fc.nat(), fc.nat(255), (one, at, value) => {
+        const bytes = encodeMessage(one);
+        bytes[at % bytes.length] = value;
+        try {
+          decode(bytes);
+        } catch (error) {
+          assert.ok(error instanceof FabricWireError);
+        }
+      }),
+    );
+  });
+
+  test(`${name}: with another number of descriptors, or from the other side, it is refused`, () => {
+    const [one] = fc.sample(message, 1);
+    assert.ok(one);
+    const bytes = encodeMessage(one);
+    assert.throws(() => decodeMessage(bytes, schema.descriptors + 1, schema.from), FabricWireError);
+    const other = schema.from === 'fabric' ? 'partition' : 'fabric';
+    assert.throws(() => decodeMessage(bytes, schema.descriptors, other), FabricWireError);
+  });
+}

@@ -1,0 +1,179 @@
+/**
+ * The fabric protocol: every message with its fields, once. Codec (wire.ts), types and docs/fabric-protocol.md follow from it.
+ *
+ * Version 1. A partition says in HELLO which versions it speaks; the fabric picks one and says so in WELCOME, or refuses.
+ */
+import {
+  decodeFields,
+  encodeFields,
+  FabricWireError,
+  HEADER_BYTES,
+  type MessageOf,
+  type MessageSchema,
+} from './wire.ts';
+
+export const PROTOCOL_VERSION_MIN = 1;
+export const PROTOCOL_VERSION_MAX = 1;
+
+export const MESSAGES = {
+  HELLO: {
+    code: 1,
+    from: 'partition',
+    descriptors: 1,
+    fields: { versionMin: 'u16', versionMax: 'u16', thread: 'u32', program: 'text' },
+    text: 'First message of a partition. The descriptor is one end of an AF_UNIX stream socket pair: the fabric writes a byte there whenever it has sent something.',
+  },
+  ANNOUNCE: {
+    code: 2,
+    from: 'partition',
+    descriptors: 0,
+    fields: {
+      claim: 'u32',
+      role: 'u8',
+      local: 'endpoint',
+      peer: 'endpoint',
+      netnsCookie: 'u64',
+      socketCookie: 'u64',
+    },
+    text: "I hold one end of this TCP connection. `claim` is the partition's own number; `role` 0 = connected, 1 = accepted; the cookies are SO_NETNS_COOKIE and SO_COOKIE.",
+  },
+  WITHDRAW: {
+    code: 3,
+    from: 'partition',
+    descriptors: 0,
+    fields: { claim: 'u32' },
+    text: 'The claim is void. Not answered.',
+  },
+  SHOWN: {
+    code: 4,
+    from: 'partition',
+    descriptors: 1,
+    fields: { claim: 'u32' },
+    text: 'Answer to SHOW: the socket itself. The fabric closes it within moments and says RELEASED, MATCHED or DECLINED when it has.',
+  },
+  GONE: {
+    code: 5,
+    from: 'partition',
+    descriptors: 0,
+    fields: { claim: 'u32' },
+    text: 'Answer to SHOW: there is no such socket any more. The claim is void.',
+  },
+  PAIR_GONE: {
+    code: 6,
+    from: 'partition',
+    descriptors: 0,
+    fields: { peer: 'gid' },
+    text: 'The pair with this peer has ended: introduce it anew when it is needed again.',
+  },
+  STATUS: {
+    code: 7,
+    from: 'partition',
+    descriptors: 0,
+    fields: {},
+    text: 'Asks for STATUS_REPLY. May be sent without HELLO, by root and by the user of the fabric.',
+  },
+  WELCOME: {
+    code: 16,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { version: 'u16', gid: 'gid', chid: 'u16', incarnation: 'u64' },
+    text: 'Answer to HELLO: who the partition is from now on. GID and CHID are good for this incarnation of the fabric only.',
+  },
+  REFUSED: {
+    code: 17,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { reason: 'u16', text: 'text' },
+    text: 'Answer to HELLO, or the last message before the fabric hangs up on a partition. `reason`: see REFUSALS.',
+  },
+  SHOW: {
+    code: 18,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { claim: 'u32' },
+    text: 'Another announcement fits: show the socket now.',
+  },
+  RELEASED: {
+    code: 19,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { claim: 'u32' },
+    text: 'What was shown is closed, nothing came of it, the claim stands.',
+  },
+  INTRODUCE: {
+    code: 20,
+    from: 'fabric',
+    descriptors: 3,
+    fields: { peer: 'gid', pid: 'u32', uid: 'u32' },
+    text: "A pair: one end of the pair channel (SOCK_SEQPACKET), the read end of the pipe that wakes the receiver of this message, the write end of the pipe that wakes its peer. `pid` and `uid` are the peer's.",
+  },
+  MATCHED: {
+    code: 21,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { claim: 'u32', peer: 'gid', match: 'u64', role: 'u8' },
+    text: 'Proven: this claim and one of `peer` are the two ends of one connection, known to both as `match`. `role` is what to be in the handshake: 0 = client, 1 = server.',
+  },
+  DECLINED: {
+    code: 22,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { claim: 'u32', reason: 'u16' },
+    text: 'The claim is void. `reason`: see DECLINES.',
+  },
+  STATUS_REPLY: {
+    code: 23,
+    from: 'fabric',
+    descriptors: 0,
+    fields: { json: 'text' },
+    text: 'The state of the fabric as JSON; see `isthmus fabric status --json`.',
+  },
+} as const satisfies Record<string, MessageSchema>;
+
+export type MessageName = keyof typeof MESSAGES;
+export type FabricMessage = { [Name in MessageName]: MessageOf<Name, (typeof MESSAGES)[Name]> }[MessageName];
+export type MessageByName<Name extends MessageName> = MessageOf<Name, (typeof MESSAGES)[Name]>;
+
+/** Why the fabric hangs up on a partition. */
+export const REFUSALS = {
+  1: 'no common protocol version',
+  2: 'too many partitions of this user',
+  3: 'a message that breaks the protocol',
+  4: 'not allowed',
+} as const;
+export type Refusal = keyof typeof REFUSALS;
+
+/** Why a claim comes to nothing. */
+export const DECLINES = {
+  1: 'two processes hold this socket',
+  2: 'what was shown is not what was announced',
+  3: 'the socket has SO_LINGER set',
+  4: 'too many announcements of this user',
+  5: 'too many claims of this partition',
+  6: 'the fabric has no descriptors left for a new pair',
+  7: 'the socket is connected to itself',
+} as const;
+export type Decline = keyof typeof DECLINES;
+
+const BY_CODE = new Map<number, MessageName>(
+  Object.entries(MESSAGES).map(([name, schema]) => [schema.code, name as MessageName]),
+);
+
+export function encodeMessage(message: FabricMessage): Buffer {
+  return encodeFields(MESSAGES[message.type], message);
+}
+
+/**
+ * @param descriptors how many came with the packet
+ * Throws FabricWireError for anything but one whole message of that sender.
+ */
+export function decodeMessage(packet: Buffer, descriptors: number, from: 'partition' | 'fabric'): FabricMessage {
+  const name = packet.length < HEADER_BYTES ? undefined : BY_CODE.get(packet.readUInt8(0));
+  if (name === undefined) throw new FabricWireError('no known message');
+  const schema: MessageSchema = MESSAGES[name];
+  if (schema.descriptors !== descriptors) {
+    throw new FabricWireError(`${name} with ${descriptors} descriptors instead of ${schema.descriptors}`);
+  }
+  if (schema.from !== from) throw new FabricWireError(`${name} from a ${from}`);
+  return decodeFields(name, schema, packet) as unknown as FabricMessage;
+}

@@ -1,0 +1,293 @@
+/** The sockets of the fabric: a listener, a connection for each partition, and what core.ts asks for. */
+import {
+  acceptPackets,
+  closeFd,
+  closeFdAside,
+  createPipe,
+  errorCode,
+  ffi,
+  isTcp,
+  isUnixStream,
+  kindOf,
+  lingers,
+  localName,
+  netnsCookie,
+  type Packet,
+  type PollHandle,
+  packetSocketPair,
+  peerCredentials,
+  peerName,
+  receivePacket,
+  ringSocket,
+  sendPacket,
+  socketCookie,
+  TCP_ESTABLISHED,
+  tcpInfo,
+} from '../os/index.ts';
+import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
+import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import type { Shown } from './match.ts';
+import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
+
+/** Messages taken from one connection before others get their turn. */
+const MESSAGES_PER_TURN = 64;
+const RETRY_MS = 5;
+const ACCEPT_PAUSE_MS = 100;
+/** Connections that have not said HELLO. */
+const HELLO_TIMEOUT_MS = 5000;
+
+interface Connection {
+  readonly id: PartitionId;
+  readonly fd: number;
+  readonly credentials: { pid: number; uid: number };
+  readonly poll: PollHandle;
+  doorbellFd: number | null;
+  /** What the socket did not take yet. */
+  readonly waiting: { packet: Buffer; fds: readonly number[] }[];
+  waitingBytes: number;
+  retrying: boolean;
+  closed: boolean;
+}
+
+export interface FabricServerOptions {
+  readonly limits?: Partial<FabricLimits>;
+  /** Added to the status. */
+  readonly about: () => Record<string, unknown>;
+  /** The number of partitions has changed. */
+  readonly onUse: (partitions: number) => void;
+}
+
+export class FabricServer {
+  readonly #listener: number;
+  readonly #options: FabricServerOptions;
+  readonly #limits: FabricLimits;
+  readonly #core: FabricCore;
+  readonly #connections = new Map<PartitionId, Connection>();
+  #accepting: PollHandle;
+  #nextId = 1;
+
+  /** @param listener a listening SOCK_SEQPACKET socket; taken over */
+  constructor(listener: number, options: FabricServerOptions) {
+    this.#listener = listener;
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#core = new FabricCore(this.#io(), this.#limits);
+    this.#accepting = ffi().poll(listener, () => this.#accept());
+  }
+
+  #io(): FabricIo {
+    return {
+      send: (id, message, fds = []) => this.#send(id, message, fds),
+      hangUp: (id) => this.#hangUp(id),
+      inspect,
+      close: (fd, closed) => closeFdAside(fd, closed),
+      createPair,
+      after: (delayMs, expired) => {
+        const timer = setTimeout(expired, delayMs);
+        return { cancel: () => clearTimeout(timer) };
+      },
+      now: () => performance.now(),
+    };
+  }
+
+  #accept(): void {
+    for (;;) {
+      let fd: number | null;
+      try {
+        fd = acceptPackets(this.#listener);
+      } catch (error) {
+        if (errorCode(error) !== 'EMFILE' && errorCode(error) !== 'ENFILE') throw error;
+        // No descriptors left: those who wait in the queue wait on. The poll would only spin.
+        this.#accepting.close();
+        setTimeout(() => this.#acceptAgain(), ACCEPT_PAUSE_MS);
+        return;
+      }
+      if (fd === null) return;
+      this.#connected(fd);
+    }
+  }
+
+  #acceptAgain(): void {
+    this.#accepting = ffi().poll(this.#listener, () => this.#accept());
+  }
+
+  #connected(fd: number): void {
+    const { pid, uid } = peerCredentials(fd);
+    const connection: Connection = {
+      id: this.#nextId++,
+      fd,
+      credentials: { pid, uid },
+      poll: ffi().poll(fd, () => this.#readable(connection)),
+      doorbellFd: null,
+      waiting: [],
+      waitingBytes: 0,
+      retrying: false,
+      closed: false,
+    };
+    this.#connections.set(connection.id, connection);
+    setTimeout(() => {
+      if (connection.doorbellFd === null) this.#hangUp(connection.id);
+    }, HELLO_TIMEOUT_MS).unref();
+  }
+
+  #readable(connection: Connection): void {
+    for (let i = 0; i < MESSAGES_PER_TURN && !connection.closed; i++) {
+      let packet: Packet | null | 'end';
+      try {
+        packet = receivePacket(connection.fd);
+      } catch {
+        packet = 'end';
+      }
+      if (packet === null) return;
+      if (packet === 'end') {
+        this.#hangUp(connection.id);
+        return;
+      }
+      this.#received(connection, packet);
+    }
+  }
+
+  #received(connection: Connection, packet: Packet): void {
+    let message: FabricMessage;
+    try {
+      if (packet.truncated) throw new Error('truncated');
+      message = decodeMessage(packet.bytes, packet.fds.length, 'partition');
+    } catch {
+      for (const fd of packet.fds) closeFdAside(fd, () => {});
+      this.#refuse(connection, 3);
+      return;
+    }
+    const [fd = null] = packet.fds;
+    if (message.type === 'STATUS') this.#status(connection);
+    else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
+    else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
+    else {
+      if (fd !== null) closeFdAside(fd, () => {});
+      this.#refuse(connection, 3);
+    }
+  }
+
+  #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
+    const usable = kindOf(doorbellFd) === 'socket' && isUnixStream(doorbellFd);
+    if (connection.doorbellFd !== null || !usable) {
+      closeFdAside(doorbellFd, () => {});
+      this.#refuse(connection, 3);
+      return;
+    }
+    connection.doorbellFd = doorbellFd;
+    this.#core.hello(connection.id, connection.credentials, message);
+    this.#options.onUse(this.#core.partitionCount);
+  }
+
+  #refuse(connection: Connection, reason: Refusal): void {
+    this.#core.refuse(connection.id, reason);
+    this.#options.onUse(this.#core.partitionCount);
+  }
+
+  /** For root and for the fabric's own user. */
+  #status(connection: Connection): void {
+    const { uid } = connection.credentials;
+    if (uid !== 0 && uid !== process.getuid?.()) {
+      this.#refuse(connection, 4);
+      return;
+    }
+    const json = JSON.stringify({ ...this.#options.about(), ...this.#core.status() });
+    this.#send(connection.id, { type: 'STATUS_REPLY', json: json.length < 32768 ? json : '{"error":"too large"}' }, []);
+  }
+
+  #send(id: PartitionId, message: FabricMessage, fds: readonly number[]): void {
+    const connection = this.#connections.get(id);
+    if (connection === undefined || connection.closed) {
+      for (const fd of fds) closeFd(fd);
+      return;
+    }
+    const packet = encodeMessage(message);
+    connection.waiting.push({ packet, fds });
+    connection.waitingBytes += packet.length;
+    this.#flush(connection);
+    if (connection.waitingBytes > this.#limits.waitingBytesPerPartition) this.#hangUp(id);
+  }
+
+  #flush(connection: Connection): void {
+    const { fd, waiting, doorbellFd } = connection;
+    try {
+      for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
+        if (!sendPacket(fd, next.packet, next.fds)) {
+          this.#flushLater(connection);
+          break;
+        }
+        waiting.shift();
+        connection.waitingBytes -= next.packet.length;
+        for (const one of next.fds) closeFd(one);
+      }
+    } catch {
+      // The peer has closed: the poll tells.
+      this.#flushLater(connection);
+    }
+    if (doorbellFd !== null) ringSocket(doorbellFd);
+  }
+
+  #flushLater(connection: Connection): void {
+    if (connection.retrying || connection.closed) return;
+    connection.retrying = true;
+    setTimeout(() => {
+      connection.retrying = false;
+      if (!connection.closed) this.#flush(connection);
+    }, RETRY_MS);
+  }
+
+  #hangUp(id: PartitionId): void {
+    const connection = this.#connections.get(id);
+    if (connection === undefined || connection.closed) return;
+    connection.closed = true;
+    this.#connections.delete(id);
+    connection.poll.close();
+    for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);
+    // Descriptors that the peer sent and we never took off are closed with the socket: they may linger.
+    closeFdAside(connection.fd, () => {});
+    if (connection.doorbellFd !== null) closeFdAside(connection.doorbellFd, () => {});
+    this.#core.left(id);
+    this.#options.onUse(this.#core.partitionCount);
+  }
+
+  close(): void {
+    this.#accepting.close();
+    closeFd(this.#listener);
+    for (const id of [...this.#connections.keys()]) this.#hangUp(id);
+  }
+}
+
+/** Everything the kernel says of a descriptor that claims to be one end of a TCP connection. */
+function inspect(fd: number): Shown {
+  try {
+    if (kindOf(fd) !== 'socket' || !isTcp(fd)) return null;
+    return {
+      local: localName(fd),
+      peer: peerName(fd),
+      netnsCookie: netnsCookie(fd),
+      socketCookie: socketCookie(fd),
+      established: tcpInfo(fd).state === TCP_ESTABLISHED,
+      lingers: lingers(fd),
+    };
+  } catch {
+    return null;
+  }
+}
+
+function createPair(): { one: PairEnds; other: PairEnds } {
+  const opened: number[] = [];
+  try {
+    const [channelOne, channelOther] = packetSocketPair();
+    opened.push(channelOne, channelOther);
+    const toOne = createPipe();
+    opened.push(toOne.readFd, toOne.writeFd);
+    const toOther = createPipe();
+    return {
+      one: [channelOne, toOne.readFd, toOther.writeFd],
+      other: [channelOther, toOther.readFd, toOne.writeFd],
+    };
+  } catch (error) {
+    for (const fd of opened) closeFd(fd);
+    throw error;
+  }
+}

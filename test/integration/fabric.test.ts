@@ -1,0 +1,342 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import {
+  type FabricClient,
+  type FabricListener,
+  FabricUnavailable,
+  findFabric,
+  joinFabric,
+} from '../../src/fabric/client.ts';
+import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
+import { runFabric } from '../../src/fabric/run.ts';
+import {
+  closeFd,
+  connectPackets,
+  createPipe,
+  localName,
+  netnsCookie,
+  peerName,
+  sendPacket,
+  socketCookie,
+  testDoorbell,
+} from '../../src/os/index.ts';
+import { eventually } from '../../src/testing/index.ts';
+
+let directory: string;
+let env: NodeJS.ProcessEnv;
+const clients: FabricClient[] = [];
+/** Joining alone keeps no program running. */
+let alive: NodeJS.Timeout;
+
+beforeEach(async () => {
+  alive = setInterval(() => {}, 1000);
+  await testDoorbell();
+  directory = mkdtempSync(join(tmpdir(), 'isthmus-fabric-'));
+  env = { ...process.env, ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '300' };
+});
+afterEach(async () => {
+  clearInterval(alive);
+  for (const client of clients.splice(0)) client.close();
+  await eventually('the fabric has ended by itself', () => !existsSync(join(directory, 'fabric.sock')));
+  rmSync(directory, { recursive: true });
+});
+
+class Recorder implements FabricListener {
+  readonly messages: Partial<FabricMessage>[] = [];
+  readonly fds: number[] = [];
+  lostBecause: string | null = null;
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
+    this.messages.push(message);
+    this.fds.push(...fds);
+  }
+  show(claim: number): void {
+    this.messages.push({ type: 'SHOW', claim });
+  }
+  released(claim: number): void {
+    this.messages.push({ type: 'RELEASED', claim });
+  }
+  matched(message: MessageByName<'MATCHED'>): void {
+    this.messages.push(message);
+  }
+  declined(claim: number, reason: number): void {
+    this.messages.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
+  }
+  lost(cause: string): void {
+    this.lostBecause = cause;
+  }
+  has(type: string): boolean {
+    return this.messages.some((message) => message.type === type);
+  }
+}
+
+async function member(): Promise<{ client: FabricClient; heard: Recorder }> {
+  const heard = new Recorder();
+  const client = await joinFabric({ thread: 0, program: 'fabric.test' }, heard, env);
+  clients.push(client);
+  return { client, heard };
+}
+
+async function tcpPair(): Promise<{ one: Socket; other: Socket; end(): void }> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const one = connect((server.address() as { port: number }).port, '127.0.0.1');
+  const [[other]] = (await Promise.all([once(server, 'connection'), once(one, 'connect')])) as [[Socket], unknown];
+  return {
+    one,
+    other,
+    end() {
+      one.destroy();
+      other.destroy();
+      server.close();
+    },
+  };
+}
+const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+
+function announcement(claim: number, socket: Socket, role: number): MessageByName<'ANNOUNCE'> {
+  const fd = fdOf(socket);
+  return {
+    type: 'ANNOUNCE',
+    claim,
+    role,
+    local: localName(fd),
+    peer: peerName(fd),
+    netnsCookie: netnsCookie(fd),
+    socketCookie: socketCookie(fd),
+  };
+}
+
+test('two partitions find each other by a connection, and the fabric ends when nobody uses it', async () => {
+  const [a, b] = [await member(), await member()];
+  assert.notEqual(a.client.identity.gid, b.client.identity.gid);
+  assert.equal(a.client.identity.incarnation, b.client.identity.incarnation);
+  const { one, other, end } = await tcpPair();
+  a.client.send(announcement(1, one, 0));
+  b.client.send(announcement(1, other, 1));
+  await eventually('asked to show', () => a.heard.has('SHOW') && b.heard.has('SHOW'));
+  a.client.send({ type: 'SHOWN', claim: 1 }, [fdOf(one)]);
+  b.client.send({ type: 'SHOWN', claim: 1 }, [fdOf(other)]);
+  await eventually('matched', () => a.heard.has('MATCHED') && b.heard.has('MATCHED'));
+  assert.deepEqual(
+    a.heard.messages.map(({ type }) => type),
+    ['SHOW', 'INTRODUCE', 'MATCHED'],
+  );
+  // The pair is of two ends that hear each other.
+  const [channelA] = a.heard.fds;
+  assert.ok(channelA !== undefined && sendPacket(channelA, Buffer.from('hello')));
+  for (const fd of [...a.heard.fds, ...b.heard.fds]) closeFd(fd);
+  // What was shown is closed again: a FIN gets through.
+  const closed = once(other, 'end');
+  other.resume();
+  one.destroy();
+  await closed;
+  end();
+});
+
+test('twenty programs start one fabric', async () => {
+  const program = `
+    import { joinFabric } from ${JSON.stringify(new URL('../../src/fabric/client.js', import.meta.url).href)};
+    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, lost() {} };
+    setTimeout(() => {}, 20_000).unref();
+    const alive = setInterval(() => {}, 100);
+    const client = await joinFabric({ thread: 0, program: 'one of twenty' }, nobody);
+    process.stdout.write(String(client.identity.incarnation));
+    setTimeout(() => process.exit(), 500);
+  `;
+  const outputs = await Promise.all(
+    Array.from({ length: 20 }, async () => {
+      const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+        env: { ...env, ISTHMUS_FABRIC_IDLE_MS: '2000' },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      let output = '';
+      child.stdout.on('data', (chunk) => (output += chunk));
+      await once(child, 'close');
+      return output;
+    }),
+  );
+  assert.equal(new Set(outputs).size, 1);
+  assert.notEqual(outputs[0], '');
+});
+
+test('a program that starts the fabric is not kept by it: $(program) returns', async () => {
+  const program = `
+    import { joinFabric } from ${JSON.stringify(new URL('../../src/fabric/client.js', import.meta.url).href)};
+    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, lost() {} };
+    const alive = setInterval(() => {}, 100);
+    await joinFabric({ thread: 0, program: 'short' }, nobody);
+    console.log('done');
+    process.exit();
+  `;
+  const shell = spawn('sh', ['-c', `out=$("$NODE" --input-type=module --eval "$PROGRAM"); echo "got $out"`], {
+    env: {
+      ...env,
+      NODE: process.execPath,
+      PROGRAM: program,
+      NODE_OPTIONS: '--no-warnings',
+      ISTHMUS_FABRIC_IDLE_MS: '1500',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  shell.stdout.on('data', (chunk) => (output += chunk));
+  const started = Date.now();
+  await once(shell, 'close');
+  assert.equal(output, 'got done\n');
+  assert.ok(existsSync(join(directory, 'fabric.sock')), `the fabric runs on (${Date.now() - started} ms)`);
+});
+
+test('a fabric keeps nothing of the program that started it', async () => {
+  const { client } = await member();
+  const pid = await fabricPid();
+  const entries = readdirSync(`/proc/${pid}/fd`).length;
+  assert.ok(entries < 30, `${entries} descriptors`);
+  const { readFileSync, readlinkSync } = await import('node:fs');
+  for (const fd of ['0', '1', '2']) assert.equal(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null');
+  assert.equal(readlinkSync(`/proc/${pid}/cwd`), '/');
+  const names = readFileSync(`/proc/${pid}/environ`, 'latin1')
+    .split('\0')
+    .map((line) => line.split('=')[0]);
+  assert.ok(!names.includes('NODE_OPTIONS') && !names.includes('ISTHMUS_RUNTIME_DIR'), names.join());
+  const session = (id: number | string) => readFileSync(`/proc/${id}/stat`, 'utf8').split(') ')[1]?.split(' ')[3];
+  assert.notEqual(session(pid), session('self'));
+  client.close();
+});
+
+async function fabricPid(): Promise<number> {
+  const found = findFabric(env);
+  assert.ok(found);
+  const { peerCredentials } = await import('../../src/os/index.ts');
+  const { pid } = peerCredentials(found.fd);
+  closeFd(found.fd);
+  return pid;
+}
+
+test('when the fabric is killed its partitions are told, and the next one starts it anew', async () => {
+  const first = await member();
+  process.kill(await fabricPid(), 'SIGKILL');
+  await eventually('told', () => first.heard.lostBecause !== null);
+  const second = await member();
+  assert.notEqual(second.client.identity.incarnation, first.client.identity.incarnation);
+});
+
+test('a fabric that is stopped is reported as silent', async () => {
+  await member();
+  const pid = await fabricPid();
+  process.kill(pid, 'SIGSTOP');
+  try {
+    await assert.rejects(member(), (error) => error instanceof FabricUnavailable && error.kind === 'silent');
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+});
+
+test('a fabric at a place where others can write is not trusted', async () => {
+  await member();
+  chmodSync(directory, 0o777);
+  assert.throws(
+    () => findFabric(env),
+    (error) => error instanceof FabricUnavailable && error.kind === 'untrusted',
+  );
+  chmodSync(directory, 0o700);
+});
+
+test('a directory that is a link, or not ours, is not used', async () => {
+  const link = `${directory}-link`;
+  symlinkSync(directory, link);
+  const unusable = { ...env, ISTHMUS_RUNTIME_DIR: link };
+  await assert.rejects(
+    joinFabric({ thread: 0, program: '' }, new Recorder(), unusable),
+    (error) => error instanceof FabricUnavailable && /not a directory/.test(error.message),
+  );
+  rmSync(link);
+});
+
+test('a fabric of another user is not trusted', {
+  skip: process.getuid?.() !== 0 && 'needs root to become somebody else',
+}, async () => {
+  // The directory belongs to us, so somebody else can be behind the socket only if we let them: connect through a named place and
+  // look at the credentials as for an own one.
+  const { distrustPeer } = await import('../../src/fabric/locate.ts');
+  const socket = join(directory, 'other.sock');
+  chmodSync(directory, 0o777);
+  const program = `
+    import { listenPackets } from ${JSON.stringify(new URL('../../src/os/index.js', import.meta.url).href)};
+    process.setuid(12345);
+    listenPackets(${JSON.stringify(socket)});
+    console.log('ready');
+    setInterval(() => {}, 1000);
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(child.stdout as NodeJS.ReadableStream, 'data');
+  const fd = connectPackets(socket);
+  assert.match(distrustPeer({ socket, kind: 'own' }, fd) ?? '', /of user 12345/);
+  closeFd(fd);
+  await ended(child);
+});
+
+async function ended(child: ChildProcess): Promise<void> {
+  const exit = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exit;
+}
+
+test('nonsense, half messages and descriptors of the wrong kind end that connection alone', async () => {
+  const good = await member();
+  const { socket } = good.client.identity.place;
+  const pipe = createPipe();
+  for (const [bytes, fds] of [
+    [Buffer.from('nonsense'), []],
+    [Buffer.alloc(0), [pipe.readFd]],
+    [Buffer.from([1, 0, 0, 0]), []],
+    [Buffer.from([1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0]), [pipe.readFd]], // HELLO with a pipe as doorbell
+    [Buffer.from([2]), []],
+    [Buffer.alloc(65536, 1), [pipe.readFd, pipe.writeFd]],
+  ] as const) {
+    const fd = connectPackets(socket);
+    sendPacket(fd, bytes, fds);
+    const { receivePacket } = await import('../../src/os/index.ts');
+    await eventually('hung up', () => {
+      for (let packet = receivePacket(fd); packet !== null; packet = receivePacket(fd))
+        if (packet === 'end') return true;
+      return false;
+    });
+    closeFd(fd);
+  }
+  closeFd(pipe.readFd);
+  closeFd(pipe.writeFd);
+  const another = await member();
+  assert.equal(another.client.identity.incarnation, good.client.identity.incarnation);
+});
+
+test('a second fabric in the same directory gives way', async () => {
+  await member();
+  assert.equal(
+    runFabric({ socket: join(directory, 'fabric.sock'), idleMs: 1 }, () => {}),
+    null,
+  );
+});
+
+test('a file that stands where the socket should be is replaced by the holder of the lock', async () => {
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'fabric.sock'), '');
+  const { client } = await member();
+  assert.equal(client.identity.place.kind, 'own');
+});
