@@ -39,6 +39,8 @@ export interface FabricListener {
   released(claim: number): void;
   matched(message: MessageByName<'MATCHED'>): void;
   declined(claim: number, reason: number): void;
+  /** The fabric does not answer any more; or does again. */
+  silent(isSilent: boolean): void;
   /** The fabric is gone, or broke its protocol. The last call. */
   lost(cause: string): void;
 }
@@ -53,6 +55,8 @@ export interface FabricIdentity {
 /** How long to try in all: a fabric that is being started needs a moment. */
 const CONNECT_TIMEOUT_MS = 5000;
 const RETRY_MS = 15;
+/** A fabric that does not answer for so long is said to be silent. */
+const SILENCE_MS = 1000;
 
 /** Finds, if need be starts, and joins a fabric. Rejects with FabricUnavailable. */
 export async function joinFabric(
@@ -114,6 +118,8 @@ export class FabricClient {
   readonly #doorbell: Doorbell;
   readonly #listener: FabricListener;
   #closed = false;
+  #pinged = false;
+  #silence: NodeJS.Timeout | undefined;
 
   private constructor(fd: number, doorbell: Doorbell, identity: FabricIdentity, listener: FabricListener) {
     this.#fd = fd;
@@ -188,6 +194,15 @@ export class FabricClient {
     }
   }
 
+  /** Asks whether the fabric is alive; `silent` is told if it is not. */
+  ping(): void {
+    if (this.#pinged || this.#closed) return;
+    this.#pinged = true;
+    this.send({ type: 'PING' });
+    this.#silence = setTimeout(() => this.#listener.silent(true), SILENCE_MS);
+    this.#silence.unref();
+  }
+
   #receive(): void {
     while (!this.#closed) {
       const packet = this.#receivePacket();
@@ -233,6 +248,11 @@ export class FabricClient {
       case 'DECLINED':
         this.#listener.declined(message.claim, message.reason);
         break;
+      case 'PONG':
+        this.#pinged = false;
+        clearTimeout(this.#silence);
+        this.#listener.silent(false);
+        break;
       case 'REFUSED':
         this.#lost(`the fabric refused: ${message.text}`);
         break;
@@ -251,6 +271,7 @@ export class FabricClient {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#silence);
     this.#doorbell.close();
     closeFd(this.#fd);
   }

@@ -166,6 +166,9 @@ export class FabricCore {
       case 'SHOWN':
         if (fd !== null) this.#shown(partition, message.claim, fd);
         break;
+      case 'PING':
+        this.#io.send(id, { type: 'PONG' });
+        break;
       case 'PAIR_GONE':
         partition.pairs.delete(message.peer);
         this.#byGid.get(message.peer)?.pairs.delete(partition.gid);

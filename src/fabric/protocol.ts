@@ -72,6 +72,13 @@ export const MESSAGES = {
     fields: {},
     text: 'Asks for STATUS_REPLY. May be sent without HELLO, by root and by the user of the fabric.',
   },
+  PING: {
+    code: 8,
+    from: 'partition',
+    descriptors: 0,
+    fields: {},
+    text: 'Is the fabric alive? Answered by PONG.',
+  },
   WELCOME: {
     code: 16,
     from: 'fabric',
@@ -128,6 +135,7 @@ export const MESSAGES = {
     fields: { json: 'text' },
     text: 'The state of the fabric as JSON; see `isthmus fabric status --json`.',
   },
+  PONG: { code: 24, from: 'fabric', descriptors: 0, fields: {}, text: 'Answer to PING.' },
 } as const satisfies Record<string, MessageSchema>;
 
 export type MessageName = keyof typeof MESSAGES;

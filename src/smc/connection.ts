@@ -87,14 +87,18 @@ export class Connection {
     this.#event('groupDied');
   }
 
+  /** Whether the peer has announced an end in the DMB. */
+  get saidGoodbye(): boolean {
+    return (this.#peerFlags & (FLAG.SENDING_DONE | FLAG.CLOSED | FLAG.ABNORMAL_CLOSE)) !== 0;
+  }
+
   /**
    * What the end of TCP means for the program, once all bytes were delivered. Without a goodbye in the DMB the peer has died:
    * TCP would have sent a reset if bytes of ours had been left unread, and the kernel knows nothing of those in the ring.
    */
   endsWithReset(): boolean {
     if ((this.#peerFlags & FLAG.ABNORMAL_CLOSE) !== 0) return true;
-    const goodbye = (this.#peerFlags & (FLAG.SENDING_DONE | FLAG.CLOSED)) !== 0;
-    return !goodbye && this.out.unconsumed > 0;
+    return !this.saidGoodbye && this.out.unconsumed > 0;
   }
 
   /** Gives the DMBs back. Nothing of this connection is touched afterwards. */

@@ -54,18 +54,23 @@ export class Inbound {
   }
 
   /** Whether the next byte is in the ring. */
-  get #isFromRing(): boolean {
+  get isFromRing(): boolean {
     return this.#isDraining || this.#state === 'MOVED' || this.#state === 'REST';
   }
 
   /** Whether chunks of TCP are handed on as they come. */
   get isNative(): boolean {
-    return !this.#isFromRing && this.#state !== 'CLOSED' && this.#heldBytes === 0;
+    return !this.isFromRing && this.#state !== 'CLOSED' && this.#heldBytes === 0;
   }
 
   /** Whether we are bound: from READY on we cannot walk away. */
   get isBound(): boolean {
-    return this.#state !== 'TCP';
+    return this.#state !== 'TCP' && this.#state !== 'CLOSED';
+  }
+
+  /** Whether bytes of TCP wait behind the ring: nothing more of it is to be read then. */
+  get holdsTcp(): boolean {
+    return this.#heldBytes > 0;
   }
 
   /** Bytes that came through the ring. */
@@ -101,7 +106,7 @@ export class Inbound {
       this.#backAt = this.#word('BACK_AT');
     }
     // Only a ring in use: a cut that is published while we look here was not seen above, but its bytes might be.
-    if (this.#isFromRing || this.#state === 'CATCHUP') this.#lookAtRing();
+    if (this.isFromRing || this.#state === 'CATCHUP') this.#lookAtRing();
     if (this.#isDraining) this.#drained();
   }
 
@@ -155,6 +160,17 @@ export class Inbound {
     this.#heldBytes += chunk.length;
   }
 
+  /** Copies what is held: the caller is going to use its buffer again. */
+  ownHeld(): void {
+    this.#held = this.#held.map((chunk) => Buffer.from(chunk));
+  }
+
+  /** The sender said by other means that it will never cut. */
+  neverCut(): void {
+    this.look();
+    if (this.#state === 'READY' || this.#state === 'RETRACTING') this.#step('never');
+  }
+
   /** TCP has ended, by FIN or by error. What was promised is read first; afterwards only `take` gives bytes. */
   tcpEnd(): void {
     this.look();
@@ -163,7 +179,7 @@ export class Inbound {
 
   /** Whether `take` would give something. */
   get canTake(): boolean {
-    return this.#isFromRing ? this.#ringUnread > 0 : this.#heldBytes > 0;
+    return this.isFromRing ? this.#ringUnread > 0 : this.#heldBytes > 0;
   }
 
   get #ringUnread(): number {
@@ -172,7 +188,7 @@ export class Inbound {
 
   /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. */
   take(max: number): Buffer | null {
-    if (!this.#isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
+    if (!this.isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
     const length = Math.min(max, this.#ringUnread);
     return length > 0 ? this.#takeFromRing(length) : null;
   }

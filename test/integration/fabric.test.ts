@@ -76,6 +76,7 @@ class Recorder implements FabricListener {
   declined(claim: number, reason: number): void {
     this.messages.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
   }
+  silent(): void {}
   lost(cause: string): void {
     this.lostBecause = cause;
   }
@@ -151,7 +152,7 @@ test('two partitions find each other by a connection, and the fabric ends when n
 test('twenty programs start one fabric', async () => {
   const program = `
     import { joinFabric } from ${JSON.stringify(new URL('../../src/fabric/client.js', import.meta.url).href)};
-    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, lost() {} };
+    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, silent() {}, lost() {} };
     setTimeout(() => {}, 20_000).unref();
     const alive = setInterval(() => {}, 100);
     const client = await joinFabric({ thread: 0, program: 'one of twenty' }, nobody);
@@ -177,7 +178,7 @@ test('twenty programs start one fabric', async () => {
 test('a program that starts the fabric is not kept by it: $(program) returns', async () => {
   const program = `
     import { joinFabric } from ${JSON.stringify(new URL('../../src/fabric/client.js', import.meta.url).href)};
-    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, lost() {} };
+    const nobody = { introduced() {}, show() {}, released() {}, matched() {}, declined() {}, silent() {}, lost() {} };
     const alive = setInterval(() => {}, 100);
     await joinFabric({ thread: 0, program: 'short' }, nobody);
     console.log('done');

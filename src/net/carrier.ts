@@ -1,0 +1,560 @@
+/**
+ * A socket whose bytes may go another way. Installed on one instance of net.Socket, it watches what passes through JavaScript; given
+ * an SMC connection, it carries what the connection says: chunks of TCP up to the cut, then the ring, then TCP again.
+ *
+ * All decisions about bytes are the connection's (smc/inbound.ts, smc/outbound.ts); here is only how a net.Socket shows them.
+ * Names of Node.js' inside: internals.ts.
+ */
+
+import type { Socket } from 'node:net';
+import type { Connection } from '../smc/connection.ts';
+import {
+  type InternalSocket,
+  type Internals,
+  internalsOf,
+  SOCKET,
+  socketError,
+  type TcpHandle,
+  type WriteCallback,
+} from './internals.ts';
+
+export interface CarrierListener {
+  /** A byte has passed through JavaScript. */
+  passed(): void;
+  /** The socket is about to be closed: the last moment for its descriptor. `reset`: by a reset. */
+  closing(reset: boolean): void;
+  /** The socket is closed. */
+  closed(): void;
+  /** A way has changed, or could: look whether there is something to do. */
+  changed(): void;
+  /** The peer broke a rule. */
+  failed(error: Error): void;
+}
+
+/** Chunks handed on are at most that long. */
+const CHUNK_BYTES = 64 * 1024;
+/** Bytes handed on in one turn, so that one fast writer does not keep the event loop. */
+const TURN_BYTES = 256 * 1024;
+
+type Pending = {
+  readonly bytes: readonly Uint8Array[];
+  index: number;
+  offset: number;
+  readonly callback: WriteCallback;
+};
+type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
+
+export class Carrier {
+  readonly #socket: InternalSocket;
+  readonly #handle: TcpHandle;
+  readonly #native: NativeHandle;
+  readonly #internals: Internals;
+  readonly #listener: CarrierListener;
+  /** Runs callbacks of the program where they ran on TCP: in the context of `connect`. */
+  readonly #inContext: (run: () => void) => void;
+  #connection: Connection | null = null;
+  /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
+  #seenRead: number;
+  #seenWritten: number;
+  #passed = false;
+  /** Whether the stream wants bytes while they come from the ring. */
+  #wants = false;
+  /** Whether the handle's reading is ours to steer (the ring is the source). */
+  #steering = false;
+  #pending: Pending | null = null;
+  #tcpEnd: { readonly error: Error | null } | null = null;
+  #endShown = false;
+  #pumping = false;
+  #pumpScheduled = false;
+  #closed = false;
+
+  /** The socket must be connected and its handle a TCP one. */
+  constructor(
+    socket: Socket,
+    internals: Internals,
+    listener: CarrierListener,
+    inContext: (run: () => void) => void = (run) => run(),
+  ) {
+    this.#socket = internalsOf(socket);
+    const handle = this.#socket._handle;
+    if (handle === null) throw new TypeError('the socket has no handle');
+    this.#handle = handle;
+    this.#native = new NativeHandle(handle);
+    this.#internals = internals;
+    this.#listener = listener;
+    this.#inContext = inContext;
+    this.#seenRead = handle.bytesRead;
+    this.#seenWritten = handle.bytesWritten;
+    this.#install();
+  }
+
+  // --- What is known of the socket ---
+
+  get nativeRead(): number {
+    return this.#native.bytesRead;
+  }
+
+  get nativeWritten(): number {
+    return this.#native.bytesWritten;
+  }
+
+  get fd(): number {
+    return this.#handle.fd;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Whether a byte passed through JavaScript since we watch. */
+  get hasPassed(): boolean {
+    return this.#passed;
+  }
+
+  /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
+  get hasForeignBytes(): boolean {
+    return this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
+  }
+
+  /** The handle was given back by something in C++: bytes are counted from here. */
+  rebase(): void {
+    this.#seenRead = this.nativeRead;
+    this.#seenWritten = this.nativeWritten;
+  }
+
+  get connection(): Connection | null {
+    return this.#connection;
+  }
+
+  /** No way is anything but TCP, and none is promised. */
+  get isPlain(): boolean {
+    const connection = this.#connection;
+    return connection === null || (!connection.in.isBound && connection.out.state !== 'MOVED');
+  }
+
+  // --- The connection ---
+
+  /** From now on the connection says where bytes go. */
+  carry(connection: Connection): void {
+    this.#connection = connection;
+    const { in: inbound, out: outbound } = connection;
+    Object.defineProperty(this.#handle, 'bytesRead', {
+      configurable: true,
+      get: () => this.nativeRead + inbound.ringTotal,
+    });
+    Object.defineProperty(this.#handle, 'bytesWritten', {
+      configurable: true,
+      get: () => this.nativeWritten + outbound.ringTotal + this.#pendingBytes(),
+    });
+    // Whoever attaches to the handle in C++ from here on is led through JavaScript.
+    Object.defineProperty(this.#handle, 'isStreamBase', { configurable: true, value: false });
+  }
+
+  /** The connection has something new: read its words, and do what follows. */
+  look(): void {
+    const connection = this.#connection;
+    if (connection === null || this.#closed) return;
+    try {
+      connection.look();
+    } catch (error) {
+      this.#listener.failed(error as Error);
+      return;
+    }
+    this.settle();
+  }
+
+  /** Brings the socket in line with what the connection says now. */
+  settle(): void {
+    const connection = this.#connection;
+    if (connection === null || this.#closed) return;
+    // Nobody reads our ring any more: TCP itself knows how to fail from here.
+    if (!connection.peerReads && connection.out.isMoved) connection.out.back();
+    this.#flush();
+    this.#steer();
+    this.#pump();
+    if (!this.#closed) this.#listener.changed();
+  }
+
+  /** Our bytes go into the peer's ring from now on. */
+  cut(): void {
+    const connection = this.#connection;
+    if (connection?.out.mayCut) connection.out.cut(this.nativeWritten);
+  }
+
+  /** Our bytes go on TCP again. */
+  back(): void {
+    this.#connection?.out.back();
+    this.settle();
+  }
+
+  /** Ends the connection for the program as a reset by the peer does. */
+  reset(): void {
+    this.#socketDestroy(socketError('ECONNRESET', 'read'));
+  }
+
+  /** Takes everything off the socket again. Only while everything is on TCP. */
+  release(): void {
+    for (const name of ['_writeGeneric', '_final', '_destroy', 'destroy', 'push'] as const)
+      Reflect.deleteProperty(this.#socket, name);
+    this.#uninstallOnread();
+    this.#steer();
+    const connection = this.#connection;
+    this.#connection = null;
+    Reflect.deleteProperty(this.#handle, 'isStreamBase');
+    if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
+    Reflect.deleteProperty(this.#handle, 'bytesRead');
+    Reflect.deleteProperty(this.#handle, 'bytesWritten');
+  }
+
+  /** Bytes that were taken from the peer and not handed to the program. */
+  get unread(): number {
+    return this.#connection?.in.unread ?? 0;
+  }
+
+  // --- Overrides of the socket ---
+
+  #install(): void {
+    const socket = this.#socket;
+    socket._writeGeneric = (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback);
+    socket._final = (callback) => this.#final(callback);
+    socket._destroy = (error, callback) => this.#destroyed(error, callback);
+    socket.destroy = (error?: Error, callback?: (error: Error | null) => void) => this.#destroy(error, callback);
+    socket.push = (chunk, encoding) => this.#pushed(chunk, encoding);
+    this.#installOnread();
+  }
+
+  /** A socket with the option `onread` gets its bytes by a callback instead of by `push`. */
+  #installOnread(): void {
+    const { kBufferCb } = this.#internals.symbols;
+    const original = Reflect.get(this.#socket, kBufferCb) as OnreadCallback | null | undefined;
+    if (typeof original !== 'function') return;
+    this.#onread = original;
+    Reflect.set(this.#socket, kBufferCb, (length: number, buffer: Uint8Array) => {
+      const chunk = Buffer.from(buffer.buffer, buffer.byteOffset, length);
+      const now = this.#fromTcp(chunk, true);
+      return now === null ? true : original.call(this.#socket, now.length, buffer);
+    });
+  }
+  #onread: OnreadCallback | null = null;
+
+  #uninstallOnread(): void {
+    if (this.#onread !== null) Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, this.#onread);
+  }
+
+  /** A native chunk, or null at the end of TCP. */
+  #pushed(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
+    if (chunk === null) {
+      if (this.#connection === null) return SOCKET.push.call(this.#socket, null);
+      this.#tcpEnded(null);
+      return false;
+    }
+    const now = this.#fromTcp(chunk, false);
+    return now === null ? true : SOCKET.push.call(this.#socket, now, encoding);
+  }
+
+  /** The part of a native chunk that is to be handed on now. */
+  #fromTcp(chunk: Buffer, mustCopy: boolean): Buffer | null {
+    this.#seenRead += chunk.length;
+    const first = !this.#passed;
+    this.#passed = true;
+    const connection = this.#connection;
+    if (connection === null) {
+      if (first) this.#listener.passed();
+      return chunk;
+    }
+    let now: Buffer | null;
+    try {
+      now = connection.in.tcpBytes(chunk);
+      if (mustCopy) connection.in.ownHeld();
+    } catch (error) {
+      // Not from inside the native callback.
+      process.nextTick(() => this.#listener.failed(error as Error));
+      return null;
+    }
+    if (!connection.in.isNative) process.nextTick(() => this.settle());
+    else if (first) process.nextTick(() => this.#listener.passed());
+    return now;
+  }
+
+  #tcpEnded(error: Error | null): void {
+    if (this.#tcpEnd !== null || this.#closed) return;
+    this.#tcpEnd = { error };
+    const connection = this.#connection;
+    if (connection !== null) {
+      try {
+        connection.look();
+        connection.in.tcpEnd();
+        // The peer is dead: what we write from here on fails as it does on TCP, because it goes there.
+        if (error !== null || !connection.saidGoodbye) connection.out.back();
+      } catch (fault) {
+        process.nextTick(() => this.#listener.failed(fault as Error));
+        return;
+      }
+    }
+    process.nextTick(() => this.settle());
+  }
+
+  #destroy(error?: Error, callback?: (error: Error | null) => void): InternalSocket {
+    const fromTcp = error !== undefined && (error as NodeJS.ErrnoException).syscall === 'read';
+    // A reset must not overtake bytes that came before it, nor the program's wish to read them.
+    if (fromTcp && this.#connection !== null && !this.#closed && !this.#endShown) {
+      this.#tcpEnded(error);
+      return this.#socket;
+    }
+    SOCKET.destroy.call(this.#socket, error, callback);
+    return this.#socket;
+  }
+
+  #socketDestroy(error?: Error): void {
+    this.#endShown = true;
+    SOCKET.destroy.call(this.#socket, error);
+  }
+
+  #final(callback: WriteCallback): void {
+    try {
+      this.#connection?.end();
+    } catch (error) {
+      process.nextTick(() => this.#listener.failed(error as Error));
+    }
+    SOCKET._final.call(this.#socket, callback);
+  }
+
+  #destroyed(error: Error | null, callback: (error: Error | null) => void): void {
+    if (!this.#closed) {
+      this.#closed = true;
+      const reset = this.#socket.resetAndClosing === true;
+      this.#connection?.close(reset || this.unread > 0);
+      this.#listener.closing(reset);
+    }
+    SOCKET._destroy.call(this.#socket, error, callback);
+    const pending = this.#pending;
+    this.#pending = null;
+    if (pending !== null)
+      process.nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
+    this.#listener.closed();
+  }
+
+  // --- Out ---
+
+  #write(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
+    const socket = this.#socket;
+    if (this.#connection?.out.isMoved && socket._handle !== null) {
+      socket._unrefTimer();
+      const bytes = writev
+        ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
+        : [bytesOf(data, encoding)];
+      this.#pending = { bytes, index: 0, offset: 0, callback };
+      this.#flush();
+      return;
+    }
+    if (socket._handle === null || socket.connecting) {
+      SOCKET._writeGeneric.call(socket, writev, data, encoding, callback);
+      return;
+    }
+    this.#writeNative(writev, data, encoding, callback);
+  }
+
+  #writeNative(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
+    const before = this.nativeWritten;
+    SOCKET._writeGeneric.call(this.#socket, writev, data, encoding, callback);
+    // What was written below JavaScript before stays missing in our count.
+    this.#seenWritten += this.nativeWritten - before;
+    if (!this.#passed) {
+      this.#passed = true;
+      this.#listener.passed();
+    }
+  }
+
+  /** Gives the ring what it takes of the write that waits; or all of it to TCP, when that is the way again. */
+  #flush(): void {
+    const pending = this.#pending;
+    const connection = this.#connection;
+    if (pending === null || connection === null) return;
+    if (!connection.out.isMoved) {
+      this.#pending = null;
+      const rest = [...pending.bytes.slice(pending.index)];
+      const [first] = rest;
+      if (first !== undefined) rest[0] = first.subarray(pending.offset);
+      const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
+      this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', pending.callback);
+      return;
+    }
+    let progress = false;
+    for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
+      const taken = connection.out.write(bytes, pending.offset);
+      progress ||= taken > 0;
+      pending.offset += taken;
+      if (pending.offset < bytes.length) {
+        if (progress) this.#socket._unrefTimer();
+        return;
+      }
+      pending.index++;
+      pending.offset = 0;
+    }
+    this.#pending = null;
+    if (progress) this.#socket._unrefTimer();
+    pending.callback();
+  }
+
+  #pendingBytes(): number {
+    const pending = this.#pending;
+    if (pending === null || !this.#connection?.out.isMoved) return 0;
+    return pending.bytes.slice(pending.index).reduce((sum, { length }) => sum + length, -pending.offset);
+  }
+
+  // --- In ---
+
+  /** Takes the handle's reading over while bytes come from the ring, and gives it back. */
+  #steer(): void {
+    const handle = this.#handle;
+    const native = this.#connection?.in.isNative ?? true;
+    if (this.#closed || this.#socket._handle !== handle) return;
+    if (!native && !this.#steering) {
+      this.#steering = true;
+      this.#wants = handle.reading;
+      this.#native.forget();
+      handle.readStart = () => {
+        this.#wants = true;
+        this.#schedulePump();
+        return 0;
+      };
+      handle.readStop = () => {
+        this.#wants = false;
+        return 0;
+      };
+    } else if (native && this.#steering && this.#tcpEnd === null) {
+      this.#steering = false;
+      Reflect.deleteProperty(handle, 'readStart');
+      Reflect.deleteProperty(handle, 'readStop');
+      handle.reading = this.#wants;
+      this.#native.read(this.#wants);
+      return;
+    }
+    if (!this.#steering || this.#tcpEnd !== null) return;
+    // TCP goes on being read for its end, but not while bytes of it are held.
+    this.#native.read(!this.#connection?.in.holdsTcp);
+  }
+
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return;
+    this.#pumpScheduled = true;
+    setImmediate(() => {
+      this.#pumpScheduled = false;
+      this.settle();
+    });
+  }
+
+  /** Hands on what the ring holds, as long as the stream wants it. */
+  #pump(): void {
+    if (this.#pumping || !this.#steering) return;
+    const inbound = this.#connection?.in;
+    if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
+    this.#pumping = true;
+    try {
+      this.#inContext(() => this.#handOn());
+    } catch (error) {
+      if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
+      else throw error;
+    } finally {
+      this.#pumping = false;
+      // A listener of the program may have thrown in the middle.
+      if (!this.#closed && this.#wants && this.#connection?.in.canTake) this.#schedulePump();
+    }
+    if (!this.#closed && this.#connection !== null) this.#steer();
+  }
+
+  #handOn(): void {
+    const inbound = this.#connection?.in;
+    if (inbound === undefined) return;
+    let left = TURN_BYTES;
+    while (this.#wants && left > 0 && !this.#closed) {
+      const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBytes());
+      if (chunk === null) break;
+      left -= chunk.length;
+      this.#socket._unrefTimer();
+      // An idle socket in http.Agent's pool must not get any byte: the guard there destroys it.
+      if (this.#handle.onread !== this.#internals.onStreamRead) {
+        this.#socketDestroy();
+        return;
+      }
+      const wantsMore = this.#onread === null ? SOCKET.push.call(this.#socket, chunk) : this.#toOnread(chunk);
+      if (!wantsMore && !this.#closed) {
+        this.#wants = false;
+        this.#handle.reading = false;
+      }
+    }
+    if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants) this.#showEnd();
+  }
+
+  #showEnd(): void {
+    if (this.#endShown) return;
+    this.#endShown = true;
+    const { error } = this.#tcpEnd ?? { error: null };
+    if (error !== null || this.#connection?.endsWithReset()) {
+      this.#socketDestroy(error ?? socketError('ECONNRESET', 'read'));
+      return;
+    }
+    SOCKET.push.call(this.#socket, null);
+    this.#socket.read(0);
+  }
+
+  #onreadBytes(): number {
+    const buffer = Reflect.get(this.#socket, this.#internals.symbols.kBuffer) as Uint8Array | true | null;
+    return buffer instanceof Uint8Array ? buffer.length : CHUNK_BYTES;
+  }
+
+  #toOnread(chunk: Buffer): boolean {
+    const { kBuffer, kBufferGen } = this.#internals.symbols;
+    const buffer = Reflect.get(this.#socket, kBuffer) as Uint8Array;
+    buffer.set(chunk);
+    const wantsMore = this.#onread?.call(this.#socket, chunk.length, buffer) !== false;
+    const next = (Reflect.get(this.#socket, kBufferGen) as (() => unknown) | null)?.();
+    if (next instanceof Uint8Array) Reflect.set(this.#socket, kBuffer, next);
+    return wantsMore;
+  }
+}
+
+/** The handle as C++ made it, below our overrides. */
+class NativeHandle {
+  readonly #handle: TcpHandle;
+  readonly #proto: TcpHandle;
+  /** Null = not steered by us. */
+  #reads: boolean | null = null;
+
+  constructor(handle: TcpHandle) {
+    this.#handle = handle;
+    this.#proto = Object.getPrototypeOf(handle) as TcpHandle;
+  }
+
+  get bytesRead(): number {
+    return Reflect.get(this.#proto, 'bytesRead', this.#handle) as number;
+  }
+
+  get bytesWritten(): number {
+    return Reflect.get(this.#proto, 'bytesWritten', this.#handle) as number;
+  }
+
+  read(on: boolean): void {
+    if (this.#reads === on) return;
+    this.#reads = on;
+    if (on) this.#proto.readStart.call(this.#handle);
+    else this.#proto.readStop.call(this.#handle);
+  }
+
+  /** Somebody else has steered it meanwhile. */
+  forget(): void {
+    this.#reads = null;
+  }
+}
+
+interface Chunk {
+  readonly chunk: unknown;
+  readonly encoding: BufferEncoding;
+}
+
+function bytesOf(chunk: unknown, encoding: BufferEncoding): Uint8Array {
+  return typeof chunk === 'string' ? Buffer.from(chunk, encoding) : (chunk as Uint8Array);
+}
+
+/** What the callback of a write in flight gets when its socket is destroyed: nothing on Node.js 20, an error from 22 on. */
+const ECANCELED_FOR_PENDING = Number.parseInt(process.versions.node, 10) >= 22;

@@ -1,0 +1,116 @@
+/**
+ * Every assumption on the inside of Node.js, in one file, with the test that finds out at start whether they hold.
+ *
+ * How a socket is moved: the TCP handle stays; methods of the socket (`_writeGeneric`, `_final`, `_destroy`, `destroy`, `push`) and
+ * of its handle (`readStart`, `readStop`, the counters) are overridden on the instance. Any surprise means: stay on TCP.
+ */
+import { Socket } from 'node:net';
+
+export type WriteCallback = (error?: Error | null) => void;
+
+/** The methods of net.Socket.prototype that are overridden or called. */
+export interface SocketInternals {
+  _writeGeneric(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void;
+  _final(callback: WriteCallback): void;
+  _destroy(error: Error | null, callback: (error: Error | null) => void): void;
+  _unrefTimer(): void;
+  destroy(error?: Error, callback?: (error: Error | null) => void): unknown;
+  push(chunk: Buffer | null, encoding?: BufferEncoding): boolean;
+}
+
+export interface TcpHandle {
+  readonly fd: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  reading: boolean;
+  onread: unknown;
+  isStreamBase?: boolean;
+  readStart(): number;
+  readStop(): number;
+}
+
+export type InternalSocket = Socket &
+  SocketInternals & {
+    _handle: TcpHandle | null;
+    /** Of the http server. */
+    parser?: { _consumed?: boolean } | null;
+    server?: unknown;
+    resetAndClosing?: boolean;
+    encrypted?: boolean;
+  };
+
+export function internalsOf(socket: Socket): InternalSocket {
+  return socket as InternalSocket;
+}
+
+export const SOCKET = Socket.prototype as unknown as SocketInternals;
+
+/** [name, parameters] */
+const METHODS = [
+  ['_writeGeneric', 4],
+  ['_final', 1],
+  ['_destroy', 2],
+  ['_read', 1],
+  ['_unrefTimer', 0],
+] as const;
+
+/** Of a socket with the option `onread`: buffer, callback, and what makes the next buffer. */
+const ONREAD_SYMBOLS = ['kBuffer', 'kBufferCb', 'kBufferGen'] as const;
+
+export interface OnreadSymbols {
+  readonly kBuffer: symbol;
+  readonly kBufferCb: symbol;
+  readonly kBufferGen: symbol;
+}
+
+export interface Internals {
+  /** net's own read callback of handles; http.Agent puts another one in its place while a socket idles in its pool. */
+  readonly onStreamRead: unknown;
+  readonly symbols: OnreadSymbols;
+}
+
+/** What was found, or the reason in words why this Node.js is not as expected. */
+export function testInternals(): Internals | string {
+  for (const [name, parameters] of METHODS) {
+    const method: unknown = Object.hasOwn(Socket.prototype, name) ? Reflect.get(Socket.prototype, name) : undefined;
+    if (typeof method !== 'function' || method.length !== parameters) return `net.Socket.prototype.${name} has changed`;
+  }
+  for (const name of ['_write', '_writev'] as const) {
+    if (!sourceOf(Reflect.get(Socket.prototype, name)).includes('_writeGeneric('))
+      return `${name} does not call _writeGeneric`;
+  }
+  const bytesRead = Object.getOwnPropertyDescriptor(Socket.prototype, 'bytesRead')?.get;
+  if (!sourceOf(bytesRead).includes('handle.bytesRead')) return 'net.Socket.prototype.bytesRead has changed';
+  const onStreamRead = findOnStreamRead();
+  if (typeof onStreamRead !== 'function' || onStreamRead.name !== 'onStreamRead') return 'onStreamRead was not found';
+  if (!sourceOf(onStreamRead).includes('stream.push(')) return 'onStreamRead does not call stream.push';
+  const symbols: Record<string, symbol> = {};
+  const own = Object.getOwnPropertySymbols(new Socket());
+  for (const name of ONREAD_SYMBOLS) {
+    const symbol = own.find(({ description }) => description === name);
+    if (symbol === undefined) return `the symbol ${name} was not found`;
+    symbols[name] = symbol;
+  }
+  return { onStreamRead, symbols: symbols as unknown as OnreadSymbols };
+}
+
+function sourceOf(method: unknown): string {
+  return typeof method === 'function' ? Function.prototype.toString.call(method) : '';
+}
+
+/** net sets it on any handle that a socket is made with. */
+function findOnStreamRead(): unknown {
+  const handle = { getAsyncId: () => -1 };
+  const options = { handle, manualStart: true };
+  const socket = internalsOf(new Socket(options as ConstructorParameters<typeof Socket>[0]));
+  return socket._handle?.onread;
+}
+
+/** An error as the C++ side of net makes it. */
+export function socketError(
+  code: 'ECONNRESET' | 'EPIPE' | 'ECANCELED',
+  syscall: 'read' | 'write',
+): NodeJS.ErrnoException {
+  const errno = { ECONNRESET: -104, EPIPE: -32, ECANCELED: -125 }[code];
+  return Object.assign(new Error(`${syscall} ${code}`), { errno, code, syscall });
+}

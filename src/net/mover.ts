@@ -1,0 +1,420 @@
+/**
+ * One connection on its way to shared memory and back: from the first look at the socket to its end. What has to be asked of others
+ * (the fabric, the other end) goes through Ground; what happens to bytes is the Carrier's and the Connection's.
+ */
+import type { Socket } from 'node:net';
+import { debuglog } from 'node:util';
+import { Connection, type ConnectionParts } from '../smc/connection.ts';
+import type { LinkGroup } from '../smc/link-group.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
+import { Carrier } from './carrier.ts';
+import type { Internals } from './internals.ts';
+import { unconsume, whyNot } from './refusals.ts';
+
+const debug = debuglog('isthmus');
+
+/** What a mover needs of its partition. */
+export interface Ground {
+  /** Tells the fabric what this end holds; the answer is `matched` (a handshake follows) or `stay`. */
+  announce(mover: Mover): void;
+  /** The announcement is void. */
+  withdraw(mover: Mover): void;
+  /** Tells the peer that we do not want the connection after all. */
+  declineLate(mover: Mover, reason: Reason): void;
+  /** The socket is closing. True while a descriptor of it is elsewhere: it has to be ended by other means than close. */
+  isShown(mover: Mover): boolean;
+  endShown(fd: number, reset: boolean): void;
+  /** Bytes that another process has read or written on this socket: then counters of the two ends would not agree. */
+  hasForeignOrigin(carrier: Carrier): boolean;
+  /** State, reason or counters have changed. */
+  changed(mover: Mover): void;
+  ended(mover: Mover): void;
+}
+
+export type MoverState =
+  /** Waits for the first byte. */
+  | 'WATCHING'
+  /** Told, or being told, to the fabric. */
+  | 'ANNOUNCED'
+  /** Matched; the CLC handshake is under way. */
+  | 'HANDSHAKE'
+  /** Has an SMC connection; each direction moves by itself. */
+  | 'CONNECTED'
+  /** Stays on TCP. */
+  | 'STAYS'
+  | 'ENDED';
+
+export type Role = 'client' | 'server';
+
+/** How long a moved connection may outlive its peer's partition before it is reset: TCP tells of a death itself, and sooner. */
+const ORPHAN_MS = 1000;
+
+export class Mover {
+  readonly socket: Socket;
+  readonly role: Role;
+  readonly #ground: Ground;
+  readonly #internals: Internals;
+  readonly #inContext: ((run: () => void) => void) | undefined;
+  #carrier: Carrier | null = null;
+  #state: MoverState = 'WATCHING';
+  #reason: Reason = REASONS.NOBYTE;
+  #group: LinkGroup | null = null;
+  /** The program wants this connection on TCP. */
+  #wantsTcp = false;
+  #movedAtMs: number | null = null;
+  #waiting: { readonly until: () => boolean; readonly resolve: () => void }[] = [];
+  #orphanTimer: NodeJS.Timeout | undefined;
+
+  constructor(socket: Socket, role: Role, ground: Ground, internals: Internals, inContext?: (run: () => void) => void) {
+    this.socket = socket;
+    this.role = role;
+    this.#ground = ground;
+    this.#internals = internals;
+    this.#inContext = inContext;
+  }
+
+  get state(): MoverState {
+    return this.#state;
+  }
+  get reason(): Reason {
+    return this.#reason;
+  }
+  get carrier(): Carrier | null {
+    return this.#carrier;
+  }
+  get connection(): Connection | null {
+    return this.#carrier?.connection ?? null;
+  }
+  get group(): LinkGroup | null {
+    return this.#group;
+  }
+  get movedAtMs(): number | null {
+    return this.#movedAtMs;
+  }
+
+  /** At least one direction goes through shared memory. */
+  get isMoved(): boolean {
+    const connection = this.connection;
+    if (connection === null || this.#state !== 'CONNECTED') return false;
+    return connection.out.isMoved || connection.in.isFromRing;
+  }
+
+  /** Both directions do. */
+  get isWhollyMoved(): boolean {
+    const connection = this.connection;
+    return this.#state === 'CONNECTED' && connection !== null && connection.out.isMoved && connection.in.isFromRing;
+  }
+
+  // --- Towards shared memory ---
+
+  /** Watches the socket; announces it at the first byte, or at once if one has passed. */
+  start(): void {
+    const why = whyNot(this.socket);
+    if (why !== null) {
+      this.stay(why);
+      return;
+    }
+    if (!unconsume(this.socket)) {
+      this.stay(REASONS.NATIVE);
+      return;
+    }
+    const carrier = new Carrier(
+      this.socket,
+      this.#internals,
+      {
+        passed: () => this.#passed(),
+        closing: (reset) => this.#closing(reset),
+        closed: () => this.#closed(),
+        changed: () => this.#advance(),
+        failed: (error) => this.#failed(error),
+      },
+      this.#inContext,
+    );
+    this.#carrier = carrier;
+    if (carrier.nativeRead + carrier.nativeWritten > 0) this.#announce();
+  }
+
+  /** Called from inside a read or write of the program. */
+  #passed(): void {
+    if (this.#state === 'CONNECTED') this.#advance();
+    else if (this.#state === 'WATCHING') setImmediate(() => this.#announce());
+  }
+
+  #announce(): void {
+    const carrier = this.#carrier;
+    if (carrier === null || this.#state !== 'WATCHING') return;
+    const why = whyNot(this.socket);
+    if (why !== null) {
+      this.stay(why);
+      return;
+    }
+    // The http server's parser may have taken the handle since.
+    if (!unconsume(this.socket)) {
+      this.stay(REASONS.NATIVE);
+      return;
+    }
+    carrier.rebase();
+    if (this.#ground.hasForeignOrigin(carrier)) {
+      this.stay(REASONS.PASSEDON);
+      return;
+    }
+    this.#state = 'ANNOUNCED';
+    this.#setReason(REASONS.PEERNOSMC);
+    this.#ground.announce(this);
+  }
+
+  /** Something is known of why the announcement has come to nothing yet. */
+  waitingFor(reason: Reason): void {
+    if (this.#state === 'ANNOUNCED') this.#setReason(reason);
+  }
+
+  /** The pair was lost on the way to a handshake: once more, with a new one. */
+  again(): boolean {
+    if (this.#state !== 'HANDSHAKE' || this.#triedAgain) return false;
+    this.#triedAgain = true;
+    this.#state = 'WATCHING';
+    this.#announce();
+    return true;
+  }
+  #triedAgain = false;
+
+  /** Proven: the other end is known, and the handshake begins. */
+  matched(): void {
+    if (this.#state !== 'ANNOUNCED') return;
+    this.#state = 'HANDSHAKE';
+    this.#setReason(REASONS.CHECKING);
+  }
+
+  /** The handshake has come to its end. What it made is ours to give back. */
+  connected(parts: ConnectionParts, group: LinkGroup): void {
+    const carrier = this.#carrier;
+    const why = this.#state !== 'HANDSHAKE' || carrier === null ? REASONS.ENDED : this.#whyNotNow(carrier);
+    if (why !== null || carrier === null) {
+      parts.device.detachDmb(parts.remote);
+      void parts.device.unregisterDmb(parts.dmb);
+      this.#ground.declineLate(this, why ?? REASONS.ENDED);
+      this.stay(why ?? REASONS.ENDED);
+      return;
+    }
+    const connection = new Connection(parts, carrier.nativeRead);
+    parts.dmb.clientData = this;
+    this.#group = group;
+    group.connections.add(connection);
+    this.#state = 'CONNECTED';
+    carrier.carry(connection);
+    this.look();
+  }
+
+  #whyNotNow(carrier: Carrier): Reason | null {
+    return whyNot(this.socket) ?? (carrier.hasForeignBytes ? REASONS.NATIVE : null);
+  }
+
+  /** Signalled: the peer has stored something. */
+  look(): void {
+    this.#carrier?.look();
+  }
+
+  /** Takes the next step that is possible now. Called after everything that may have made one possible. */
+  #advance(): void {
+    const carrier = this.#carrier;
+    const connection = carrier?.connection;
+    if (carrier === null || !connection || this.#state !== 'CONNECTED') return;
+    if (!this.#wantsTcp && carrier.hasPassed) {
+      if (carrier.isPlain && carrier.hasForeignBytes) {
+        this.#walkAway(REASONS.NATIVE);
+        return;
+      }
+      connection.in.arm();
+      carrier.cut();
+    }
+    this.#told();
+  }
+
+  /** Keeps what is shown of this connection true, and wakes who waits for a change. */
+  #told(): void {
+    const moved = this.isMoved;
+    if (moved && this.#movedAtMs === null) this.#movedAtMs = Date.now();
+    if (moved) this.#setReason(REASONS.MOVED);
+    else if (this.#state === 'CONNECTED') this.#setReason(this.#wantsTcp ? REASONS.RESTORED : REASONS.CHECKING);
+    this.#wake();
+  }
+
+  #setReason(reason: Reason): void {
+    if (reason === this.#reason) return;
+    this.#reason = reason;
+    this.#ground.changed(this);
+  }
+
+  // --- Back ---
+
+  /** Before either end is bound: gives the connection up and leaves the socket as it was. */
+  #walkAway(reason: Reason): void {
+    this.#ground.declineLate(this, reason);
+    this.#dissolve();
+    this.stay(reason);
+  }
+
+  /** The peer declined after the handshake: it will neither cut nor honour a cut. */
+  declined(reason: Reason): void {
+    const connection = this.connection;
+    if (this.#state !== 'CONNECTED' || connection === null) return;
+    try {
+      connection.in.neverCut();
+    } catch (error) {
+      this.#failed(error as Error);
+      return;
+    }
+    if (!this.#carrier?.isPlain) {
+      this.#failed(new Error('a Decline after the cut'));
+      return;
+    }
+    this.#dissolve();
+    this.stay(reason);
+  }
+
+  /** Gives the SMC connection back. Everything is on TCP. */
+  #dissolve(): void {
+    const connection = this.connection;
+    if (connection === null) return;
+    this.#group?.connections.delete(connection);
+    this.#carrier?.release();
+    this.#carrier = null;
+    connection.close(false);
+    connection.release();
+  }
+
+  /** It stays on TCP, for this reason. */
+  stay(reason: Reason): void {
+    if (this.#state === 'ENDED') return;
+    if (this.#state === 'ANNOUNCED') this.#ground.withdraw(this);
+    this.#state = 'STAYS';
+    if (this.#carrier !== null && this.#carrier.connection === null) {
+      this.#carrier.release();
+      this.#carrier = null;
+    }
+    this.#setReason(reason);
+    this.#wake();
+  }
+
+  /** Starts over, for a connection that stayed on TCP for a reason that has gone. */
+  retry(): void {
+    this.#wantsTcp = false;
+    if (this.#state === 'STAYS') {
+      this.#state = 'WATCHING';
+      this.start();
+    } else {
+      this.#advance();
+    }
+  }
+
+  /** Brings both directions back to TCP. Settled when they are, or the connection has ended. */
+  async restore(): Promise<void> {
+    this.#wantsTcp = true;
+    if (this.#state === 'ANNOUNCED' || this.#state === 'WATCHING') this.stay(REASONS.RESTORED);
+    this.#bringBack();
+    await this.until(
+      () => this.#state === 'STAYS' || this.#state === 'ENDED' || (this.#state === 'CONNECTED' && this.isBack),
+    );
+  }
+
+  #bringBack(): void {
+    const connection = this.connection;
+    if (connection === null || this.#state !== 'CONNECTED') return;
+    try {
+      connection.in.retract();
+    } catch (error) {
+      this.#failed(error as Error);
+      return;
+    }
+    this.#carrier?.back();
+  }
+
+  /** Both directions are on TCP, nothing is promised and nothing is held. */
+  get isBack(): boolean {
+    const carrier = this.#carrier;
+    return carrier === null || (carrier.isPlain && carrier.unread === 0);
+  }
+
+  /** At the exit of the process: what waits for room goes to TCP, which takes it without us. */
+  exit(): void {
+    if (this.connection?.out.isMoved) this.#carrier?.back();
+  }
+
+  // --- The end ---
+
+  #closing(reset: boolean): void {
+    const carrier = this.#carrier;
+    if (carrier !== null && this.#ground.isShown(this)) this.#ground.endShown(carrier.fd, reset || carrier.unread > 0);
+  }
+
+  #closed(): void {
+    clearTimeout(this.#orphanTimer);
+    const connection = this.connection;
+    if (connection !== null) {
+      this.#group?.connections.delete(connection);
+      connection.release();
+    }
+    if (this.#state === 'ANNOUNCED') this.#ground.withdraw(this);
+    if (this.#state !== 'CONNECTED' && this.#state !== 'STAYS') this.#reason = REASONS.ENDED;
+    this.#state = 'ENDED';
+    this.#ground.ended(this);
+    this.#wake();
+  }
+
+  /** The peer broke a rule. Bound ends cannot go on; others never needed it. */
+  #failed(error: Error): void {
+    if (this.#state === 'ENDED') return;
+    const carrier = this.#carrier;
+    debug('%s', error.message);
+    this.#reason = REASONS.PROTOCOL;
+    this.#ground.changed(this);
+    if (carrier === null) return;
+    if (carrier.isPlain) this.#walkAway(REASONS.PROTOCOL);
+    else carrier.reset();
+  }
+
+  /** The peer's partition has gone. If it died, TCP tells in a moment. */
+  peerGone(): void {
+    const carrier = this.#carrier;
+    const connection = this.connection;
+    if (this.#state === 'HANDSHAKE') {
+      this.stay(REASONS.PAIRLOST);
+      return;
+    }
+    if (carrier === null || connection === null || this.#state !== 'CONNECTED') return;
+    this.look(); // what was said last
+    connection.out.back();
+    carrier.settle();
+    try {
+      if (carrier.isPlain || !connection.in.isFromRing) connection.in.neverCut();
+    } catch {
+      // Half a cut: the timer ends it.
+    }
+    if (carrier.isPlain && carrier.unread === 0) {
+      this.#dissolve();
+      this.stay(REASONS.PAIRLOST);
+      return;
+    }
+    this.#orphanTimer = setTimeout(() => {
+      if (this.#state === 'CONNECTED') carrier.reset();
+    }, ORPHAN_MS);
+    this.#orphanTimer.unref();
+  }
+
+  // --- Waiting ---
+
+  /** Settled once something holds; it is asked after every change. */
+  until(holds: () => boolean): Promise<void> {
+    if (holds()) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push({ until: holds, resolve }));
+  }
+
+  #wake(): void {
+    if (this.#waiting.length === 0) return;
+    this.#waiting = this.#waiting.filter(({ until, resolve }) => {
+      if (!until()) return true;
+      resolve();
+      return false;
+    });
+  }
+}

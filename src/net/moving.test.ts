@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import { test } from 'node:test';
+import { eventually } from '../testing/index.ts';
+import { type Internals, testInternals } from './internals.ts';
+import { Mover } from './mover.ts';
+import { Partition } from './partition.ts';
+import { DEFAULT_POLICY } from './policy.ts';
+
+const internals = testInternals() as Internals;
+
+test('this Node.js is as expected', () => assert.notEqual(typeof internals, 'string', String(internals)));
+
+interface Ends {
+  readonly client: Socket;
+  readonly server: Socket;
+  readonly movers: readonly [Mover, Mover];
+  close(): void;
+}
+
+/** A connection inside this loop, with both ends on their way. */
+async function pair(options: { allowHalfOpen?: boolean; dmbBytes?: number } = {}): Promise<Ends> {
+  const partition = await Partition.create({ ...DEFAULT_POLICY, dmbBytes: options.dmbBytes ?? 16384 }, () => {});
+  const listener = createServer({ allowHalfOpen: options.allowHalfOpen ?? false });
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const { port } = listener.address() as { port: number };
+  const client = connect({ port, host: '127.0.0.1', allowHalfOpen: options.allowHalfOpen ?? false });
+  const [[server]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
+    [Socket],
+    unknown,
+  ];
+  const movers = [
+    new Mover(client, 'client', partition, internals),
+    new Mover(server, 'server', partition, internals),
+  ] as const;
+  for (const mover of movers) mover.start();
+  return {
+    client,
+    server,
+    movers,
+    close() {
+      client.destroy();
+      server.destroy();
+      listener.close();
+    },
+  };
+}
+
+async function moved({ movers, client, server }: Ends): Promise<void> {
+  client.write('a');
+  server.write('b');
+  await eventually('both directions moved', () => movers.every((mover) => mover.isWhollyMoved));
+}
+
+function collect(socket: Socket): { text: string } {
+  const got = { text: '' };
+  socket.on('data', (chunk) => (got.text += chunk));
+  return got;
+}
+
+test('a connection inside one loop moves, and its bytes go through memory', async () => {
+  const ends = await pair();
+  const [atClient, atServer] = [collect(ends.client), collect(ends.server)];
+  await moved(ends);
+  ends.client.write('to the server');
+  ends.server.write('to the client');
+  await eventually('arrived', () => atServer.text === 'ato the server' && atClient.text === 'bto the client');
+  const [client] = ends.movers;
+  assert.equal(client.carrier?.nativeWritten, 1);
+  assert.equal(ends.client.bytesWritten, 14);
+  assert.equal(ends.client.bytesRead, 14);
+  ends.close();
+});
+
+test('it comes back to TCP and moves again', async () => {
+  const ends = await pair();
+  const [atClient, atServer] = [collect(ends.client), collect(ends.server)];
+  await moved(ends);
+  ends.client.write('1');
+  ends.server.write('2');
+  await ends.movers[0].restore();
+  assert.ok(!ends.movers[0].isMoved);
+  ends.client.write('3');
+  ends.server.write('4');
+  await eventually('arrived', () => atServer.text === 'a13' && atClient.text === 'b24');
+  assert.ok((ends.movers[0].carrier?.nativeWritten ?? 0) >= 2);
+  ends.movers[0].retry();
+  await eventually('moved again', () => ends.movers.every((mover) => mover.isWhollyMoved));
+  ends.client.write('5');
+  ends.server.write('6');
+  await eventually('arrived', () => atServer.text === 'a135' && atClient.text === 'b246');
+  ends.close();
+});
+
+test('more than the ring holds goes through, both ways at once', async () => {
+  const ends = await pair();
+  await moved(ends);
+  const sizes = { client: 0, server: 0 };
+  ends.client.on('data', ({ length }) => (sizes.client += length));
+  ends.server.on('data', ({ length }) => (sizes.server += length));
+  const bytes = Buffer.alloc(1_000_000, 1);
+  ends.client.write(bytes);
+  ends.server.write(bytes);
+  await eventually('arrived', () => sizes.client === 1_000_001 && sizes.server === 1_000_001);
+  ends.close();
+});
+
+test('the end of a moved direction comes after its bytes', async () => {
+  const ends = await pair({ allowHalfOpen: true });
+  await moved(ends);
+  const got = collect(ends.server);
+  const end = once(ends.server, 'end');
+  ends.client.end(`${'x'.repeat(50_000)}!`);
+  await end;
+  assert.equal(got.text.length, 50_002);
+  ends.server.end('bye');
+  const back = collect(ends.client);
+  await once(ends.client, 'close');
+  assert.equal(back.text, 'bbye');
+  ends.close();
+});

@@ -1,0 +1,531 @@
+/**
+ * A partition: what one event loop shares among its connections. Its place in the fabric, its devices, its link groups, and the
+ * way from an announcement to a handshake. Made when the first connection could move; knows the system (os/) from then on.
+ */
+import { hostname } from 'node:os';
+import { debuglog } from 'node:util';
+import { threadId } from 'node:worker_threads';
+import { HostDevice } from '../devices/host/index.ts';
+import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
+import { type FabricClient, type FabricListener, FabricUnavailable, joinFabric } from '../fabric/client.ts';
+import { connectionKey, endOf } from '../fabric/match.ts';
+import type { MessageByName } from '../fabric/protocol.ts';
+import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
+import {
+  closeFd,
+  localName,
+  netnsCookie,
+  peerName,
+  resetConnection,
+  shutdownBoth,
+  socketCookie,
+  TCP_ESTABLISHED,
+  tcpInfo,
+  testDoorbell,
+  unreadBytes,
+} from '../os/index.ts';
+import { asDecline, Handshake, type HandshakeContext, type HandshakeOutcome, lateDecline } from '../smc/handshake.ts';
+import { LinkGroups } from '../smc/link-group.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
+import type { Carrier } from './carrier.ts';
+import { Matches, withMatch } from './matches.ts';
+import { type Ground, Mover } from './mover.ts';
+import type { Policy } from './policy.ts';
+
+const debug = debuglog('isthmus');
+
+/** As Linux waits for a CLC message. */
+const HANDSHAKE_TIMEOUT_MS = 6000;
+/** After a fabric could not be joined. */
+const FIRST_REJOIN_MS = 500;
+const LAST_REJOIN_MS = 30_000;
+
+interface Claim {
+  readonly number: number;
+  readonly mover: Mover;
+  readonly announced: MessageByName<'ANNOUNCE'>;
+  readonly key: string;
+  /** The fabric has, or may have, a descriptor. */
+  shown: boolean;
+  /** The fabric knows of it. */
+  told: boolean;
+}
+
+/** What a mover has to do with its peer. */
+interface Match {
+  readonly handshake: Handshake;
+  send(message: Buffer): void;
+  forget(): void;
+}
+
+export class Partition implements Ground, Client {
+  readonly name = 'smc';
+  readonly #policy: Policy;
+  readonly #onChange: (mover: Mover) => void;
+  readonly #registry = new Registry();
+  readonly #groups = new LinkGroups();
+  readonly #loopback: LoopbackDevice;
+  readonly #matches = new Matches();
+  readonly #claims = new Map<number, Claim>();
+  readonly #claimOf = new Map<Mover, Claim>();
+  /** Claims by connection key, to find both ends of one connection in this loop. */
+  readonly #local = new Map<string, Claim[]>();
+  readonly #matchOf = new Map<Mover, Match>();
+  /** Connections by the pair they use. */
+  readonly #moversOf = new Map<Gid, Set<Mover>>();
+  #nextClaim = 1;
+  #membership: { readonly client: FabricClient; readonly device: HostDevice } | null = null;
+  #joining: Promise<void> | null = null;
+  /** Why there is no fabric; until it is tried again. */
+  #noFabric: Reason | null = null;
+  #rejoinMs = FIRST_REJOIN_MS;
+  /** Devices of fabrics that are gone, with connections that go on. */
+  readonly #oldDevices = new Set<HostDevice>();
+  #lingerTimer: NodeJS.Timeout | undefined;
+
+  /** Resolves when the system can be called; rejects with OsUnavailableError or SystemError. */
+  static async create(policy: Policy, onChange: (mover: Mover) => void): Promise<Partition> {
+    await testDoorbell();
+    return new Partition(policy, onChange);
+  }
+
+  private constructor(policy: Policy, onChange: (mover: Mover) => void) {
+    this.#policy = policy;
+    this.#onChange = onChange;
+    this.#loopback = new LoopbackFabric().createDevice();
+    this.#registry.registerClient(this);
+    this.#registry.addDevice(this.#loopback);
+  }
+
+  /** GID of a mover's end, for people. */
+  get gid(): Gid | null {
+    return this.#membership?.client.identity.gid ?? null;
+  }
+
+  // --- Ground: announcing ---
+
+  announce(mover: Mover): void {
+    const { fd } = mover.carrier as Carrier;
+    let announced: MessageByName<'ANNOUNCE'>;
+    try {
+      announced = {
+        type: 'ANNOUNCE',
+        claim: this.#nextClaim++,
+        role: mover.role === 'client' ? 0 : 1,
+        local: localName(fd),
+        peer: peerName(fd),
+        netnsCookie: netnsCookie(fd),
+        socketCookie: socketCookie(fd),
+      };
+    } catch (error) {
+      debug('announce: %s', (error as Error).message);
+      mover.stay(REASONS.NOTTCP);
+      return;
+    }
+    const key = connectionKey(announced);
+    const claim: Claim = { number: announced.claim, mover, announced, key, shown: false, told: false };
+    this.#claims.set(claim.number, claim);
+    this.#claimOf.set(mover, claim);
+    const here = this.#local.get(key) ?? [];
+    here.push(claim);
+    this.#local.set(key, here);
+    const other = here.find((one) => endOf(one.announced) !== endOf(announced));
+    if (other !== undefined && this.#areTwoEnds(claim, other)) this.#matchedHere(claim, other);
+    else this.#tell(claim);
+  }
+
+  /** Names are proof inside one network namespace while both sockets are held and established. */
+  #areTwoEnds(one: Claim, other: Claim): boolean {
+    try {
+      return (
+        one.announced.socketCookie !== other.announced.socketCookie &&
+        [one, other].every(({ mover, announced }) => {
+          const fd = mover.carrier?.fd ?? -1;
+          return tcpInfo(fd).state === TCP_ESTABLISHED && socketCookie(fd) === announced.socketCookie;
+        })
+      );
+    } catch {
+      return false;
+    }
+  }
+
+  #tell(claim: Claim): void {
+    const { mover } = claim;
+    if (this.#membership !== null) {
+      try {
+        this.#membership.client.send(claim.announced);
+        claim.told = true;
+        mover.waitingFor(REASONS.PEERNOSMC);
+        this.#membership.client.ping();
+      } catch (error) {
+        debug('announce: %s', (error as Error).message);
+        this.#drop(claim);
+        mover.stay(REASONS.FABRICBUSY);
+      }
+    } else if (this.#noFabric !== null) {
+      mover.waitingFor(this.#noFabric);
+    } else {
+      this.#joining ??= this.#join().finally(() => {
+        this.#joining = null;
+      });
+    }
+  }
+
+  async #join(): Promise<void> {
+    try {
+      const program = process.argv[1] ?? process.execPath;
+      const client = await joinFabric({ thread: threadId, program }, this.#fabricListener());
+      const { gid, chid } = client.identity;
+      const device = new HostDevice({ gid, chid, access: this.#policy.access, busyPollUs: this.#policy.busyPollUs });
+      device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
+      this.#registry.addDevice(device);
+      this.#membership = { client, device };
+      this.#rejoinMs = FIRST_REJOIN_MS;
+      for (const claim of [...this.#claims.values()]) if (!claim.told) this.#tell(claim);
+      this.#lingerIfUnused();
+    } catch (error) {
+      debug('fabric: %s', (error as Error).message);
+      this.#noFabric = reasonOfFabric(error);
+      for (const { mover } of this.#claims.values()) mover.waitingFor(this.#noFabric);
+      this.#rejoinLater();
+    }
+  }
+
+  /** As long as somebody waits, less and less often. */
+  #rejoinLater(): void {
+    setTimeout(() => {
+      this.#noFabric = null;
+      const [first] = this.#claims.values();
+      if (first !== undefined) this.#tell(first);
+    }, this.#rejoinMs).unref();
+    this.#rejoinMs = Math.min(2 * this.#rejoinMs, LAST_REJOIN_MS);
+  }
+
+  withdraw(mover: Mover): void {
+    const claim = this.#claimOf.get(mover);
+    if (claim === undefined) return;
+    if (claim.told) this.#say({ type: 'WITHDRAW', claim: claim.number });
+    this.#drop(claim);
+  }
+
+  #drop(claim: Claim): void {
+    this.#claims.delete(claim.number);
+    this.#claimOf.delete(claim.mover);
+    const here = this.#local.get(claim.key)?.filter((one) => one !== claim) ?? [];
+    if (here.length > 0) this.#local.set(claim.key, here);
+    else this.#local.delete(claim.key);
+    this.#lingerIfUnused();
+  }
+
+  /** To the fabric, if it takes it: nothing of this waits. */
+  #say(message: Parameters<FabricClient['send']>[0], fds: readonly number[] = []): void {
+    try {
+      this.#membership?.client.send(message, fds);
+    } catch (error) {
+      debug('%s: %s', message.type, (error as Error).message);
+    }
+  }
+
+  // --- Ground: the socket ---
+
+  hasForeignOrigin(carrier: Carrier): boolean {
+    try {
+      return tcpInfo(carrier.fd).bytesReceived - unreadBytes(carrier.fd) !== carrier.nativeRead;
+    } catch {
+      return true;
+    }
+  }
+
+  isShown(mover: Mover): boolean {
+    return this.#claimOf.get(mover)?.shown ?? false;
+  }
+
+  endShown(fd: number, reset: boolean): void {
+    try {
+      if (reset || unreadBytes(fd) > 0) resetConnection(fd);
+      else shutdownBoth(fd);
+    } catch (error) {
+      debug('ending a shown socket: %s', (error as Error).message);
+    }
+  }
+
+  changed(mover: Mover): void {
+    this.#onChange(mover);
+  }
+
+  ended(mover: Mover): void {
+    this.#matchOf.get(mover)?.handshake.cancel(REASONS.ENDED);
+    this.#forgetMatch(mover);
+    for (const movers of this.#moversOf.values()) movers.delete(mover);
+    this.#onChange(mover);
+    this.#lingerIfUnused();
+  }
+
+  declineLate(mover: Mover, reason: Reason): void {
+    this.#matchOf.get(mover)?.send(lateDecline(reason));
+    this.#forgetMatch(mover);
+  }
+
+  // --- The fabric speaks ---
+
+  #fabricListener(): FabricListener {
+    return {
+      introduced: (message, [channelFd, wakeFd, ringFd]) => this.#introduced(message.peer, channelFd, wakeFd, ringFd),
+      show: (number) => this.#show(number),
+      released: (number) => {
+        const claim = this.#claims.get(number);
+        if (claim !== undefined) claim.shown = false;
+      },
+      matched: (message) => this.#matched(message),
+      declined: (number, reason) => {
+        const claim = this.#claims.get(number);
+        if (claim === undefined) return;
+        this.#drop(claim);
+        claim.mover.stay(reasonOfDecline(reason));
+      },
+      silent: (isSilent) => {
+        const reason = isSilent ? REASONS.FABRICSILENT : REASONS.PEERNOSMC;
+        for (const { mover } of this.#claims.values()) mover.waitingFor(reason);
+      },
+      lost: (cause) => this.#lost(cause),
+    };
+  }
+
+  #introduced(peer: Gid, channelFd: number, wakeFd: number, ringFd: number): void {
+    const device = this.#membership?.device;
+    if (device === undefined) {
+      for (const fd of [channelFd, wakeFd, ringFd]) closeFd(fd);
+      return;
+    }
+    try {
+      device.addPair({ peer, channelFd, wakeFd, ringFd });
+    } catch (error) {
+      debug('pair with %s: %s', peer, (error as Error).message);
+      this.#say({ type: 'PAIR_GONE', peer });
+    }
+  }
+
+  #show(number: number): void {
+    const claim = this.#claims.get(number);
+    const fd = claim?.mover.carrier?.fd;
+    if (claim === undefined || fd === undefined || fd < 0) {
+      this.#say({ type: 'GONE', claim: number });
+      return;
+    }
+    claim.shown = true;
+    this.#say({ type: 'SHOWN', claim: number }, [fd]);
+  }
+
+  #matched({ claim: number, peer, match, role }: MessageByName<'MATCHED'>): void {
+    const claim = this.#claims.get(number);
+    const device = this.#membership?.device;
+    if (claim === undefined || device === undefined) return;
+    this.#drop(claim);
+    this.#handshake(claim.mover, device, peer, match, role === 0 ? 'client' : 'server');
+  }
+
+  /** Connections that were being looked at stay on TCP; established ones go on without the fabric. */
+  #lost(cause: string): void {
+    debug('the fabric is lost: %s', cause);
+    const membership = this.#membership;
+    this.#membership = null;
+    if (membership !== null) this.#retire(membership.device);
+    const waiting = [...this.#claims.values()];
+    for (const claim of waiting) {
+      claim.told = false;
+      claim.shown = false;
+      claim.mover.waitingFor(REASONS.FABRICLOST);
+    }
+    // It may be back, or be started anew, at once.
+    const [first] = waiting;
+    if (first !== undefined) this.#tell(first);
+  }
+
+  /** No new pairs; it is closed when its last connection has ended. */
+  #retire(device: HostDevice): void {
+    this.#oldDevices.add(device);
+    this.#closeIfUnused(device);
+  }
+
+  #closeIfUnused(device: HostDevice): void {
+    const inUse = device.peers.some((peer) => (this.#moversOf.get(peer)?.size ?? 0) > 0 || !device.isPairIdle(peer));
+    if (inUse) return;
+    this.#oldDevices.delete(device);
+    void this.#registry.removeDevice(device);
+  }
+
+  // --- Handshakes ---
+
+  /** Both ends are in this loop. */
+  #matchedHere(one: Claim, other: Claim): void {
+    for (const claim of [one, other]) {
+      if (claim.told) this.#say({ type: 'WITHDRAW', claim: claim.number });
+      this.#drop(claim);
+    }
+    const [client, server] = one.mover.role === 'client' ? [one.mover, other.mover] : [other.mover, one.mover];
+    const ends = new Map<Mover, (message: Buffer) => void>();
+    const sendTo = (mover: Mover) => (message: Buffer) => setImmediate(() => ends.get(mover)?.(message));
+    for (const [mover, peer, role] of [
+      [server, client, 'server'],
+      [client, server, 'client'],
+    ] as const) {
+      const match = this.#begin(mover, [this.#loopback], this.#loopback.gid, sendTo(peer), () => ends.delete(mover));
+      ends.set(mover, (message) => this.#received(mover, match.handshake, message));
+      this.#start(match.handshake, role);
+    }
+  }
+
+  #handshake(mover: Mover, device: HostDevice, peer: Gid, number: bigint, role: 'client' | 'server'): void {
+    const send = (message: Buffer) => void device.sendMessage(peer, withMatch(number, message));
+    const match = this.#begin(mover, [device], peer, send, () => this.#matches.forget(peer, number));
+    this.#matches.listen(peer, number, (message) => this.#received(mover, match.handshake, message));
+    void device.queryRemoteGid(peer).then((reachable) => {
+      if (reachable) this.#start(match.handshake, role);
+      else match.handshake.abandon(REASONS.PAIRLOST);
+    });
+  }
+
+  #begin(
+    mover: Mover,
+    devices: readonly Device[],
+    peer: Gid,
+    send: (message: Buffer) => void,
+    forget: () => void,
+  ): Match {
+    mover.matched();
+    const context: HandshakeContext = {
+      devices,
+      ueids: [DEFAULT_UEID],
+      client: this,
+      groups: this.#groups,
+      hostName: hostname(),
+      dmbBytes: this.#policy.dmbBytes,
+      peer,
+    };
+    const handshake = new Handshake(context, send, (outcome) => {
+      clearTimeout(timer);
+      this.#shookHands(mover, peer, outcome);
+    });
+    const timer = setTimeout(() => handshake.cancel(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
+    timer.unref();
+    const movers = this.#moversOf.get(peer) ?? new Set();
+    this.#moversOf.set(peer, movers.add(mover));
+    const match = { handshake, send, forget };
+    this.#matchOf.set(mover, match);
+    return match;
+  }
+
+  #start(handshake: Handshake, role: 'client' | 'server'): void {
+    if (handshake.isOver) return;
+    if (role === 'client') handshake.startAsClient();
+    else handshake.startAsServer();
+  }
+
+  #received(mover: Mover, handshake: Handshake, message: Buffer): void {
+    if (!handshake.isOver) {
+      handshake.receive(message);
+      return;
+    }
+    const decline = asDecline(message);
+    if (decline === null) return;
+    this.#forgetMatch(mover);
+    mover.declined(decline);
+  }
+
+  #shookHands(mover: Mover, peer: Gid, outcome: HandshakeOutcome): void {
+    if ('parts' in outcome) {
+      mover.connected(outcome.parts, outcome.group);
+      return;
+    }
+    this.#forgetMatch(mover);
+    this.#moversOf.get(peer)?.delete(mover);
+    if (outcome.reason !== REASONS.PAIRLOST || !mover.again()) mover.stay(outcome.reason);
+    this.#lingerIfUnused();
+  }
+
+  #forgetMatch(mover: Mover): void {
+    this.#matchOf.get(mover)?.forget();
+    this.#matchOf.delete(mover);
+  }
+
+  // --- Client of the ISM layer ---
+
+  addDevice(): void {}
+  removeDevice(): void {}
+
+  handleSignal(_device: Device, dmb: Dmb): void {
+    if (dmb.clientData instanceof Mover) dmb.clientData.look();
+  }
+
+  handleEvent(device: Device, event: IsmEvent): void {
+    if (event.type !== 'peer-gone') return;
+    this.#groups.terminate(device, event.gid);
+    if (device === this.#membership?.device) this.#say({ type: 'PAIR_GONE', peer: event.gid });
+    const movers = this.#moversOf.get(event.gid);
+    this.#moversOf.delete(event.gid);
+    for (const mover of movers ?? []) {
+      this.#matchOf.get(mover)?.handshake.abandon(REASONS.PAIRLOST);
+      mover.peerGone();
+    }
+  }
+
+  // --- Leaving ---
+
+  /** When nothing is announced and a pair has no connection, it ends after a while; the membership in the fabric too. */
+  #lingerIfUnused(): void {
+    if (this.#lingerTimer !== undefined) return;
+    this.#lingerTimer = setTimeout(() => {
+      this.#lingerTimer = undefined;
+      this.#leaveWhatIsUnused();
+    }, this.#policy.lingerMs);
+    this.#lingerTimer.unref();
+  }
+
+  #leaveWhatIsUnused(): void {
+    for (const device of this.#oldDevices) this.#closeIfUnused(device);
+    const membership = this.#membership;
+    if (membership === null) return;
+    const { device, client } = membership;
+    for (const peer of device.peers) {
+      if ((this.#moversOf.get(peer)?.size ?? 0) === 0 && device.isPairIdle(peer)) device.endPair(peer, 'not in use');
+    }
+    if (this.#claims.size > 0 || device.peers.length > 0) return;
+    client.close();
+    this.#membership = null;
+    void this.#registry.removeDevice(device);
+  }
+}
+
+function reasonOfFabric(error: unknown): Reason {
+  if (!(error instanceof FabricUnavailable)) return REASONS.SYSTEM;
+  switch (error.kind) {
+    case 'none':
+      return REASONS.NOFABRIC;
+    case 'untrusted':
+      return REASONS.UNTRUSTED;
+    case 'refused':
+      return REASONS.FABRICBUSY;
+    case 'silent':
+      return REASONS.FABRICLOST;
+    default:
+      return error.kind satisfies never;
+  }
+}
+
+/** Numbers of DECLINES in fabric/protocol.ts. */
+function reasonOfDecline(reason: number): Reason {
+  switch (reason) {
+    case 1:
+      return REASONS.SHARED;
+    case 3:
+      return REASONS.LINGER;
+    case 4:
+    case 5:
+    case 6:
+      return REASONS.FABRICBUSY;
+    case 7:
+      return REASONS.SELF;
+    default:
+      return REASONS.MISMATCH;
+  }
+}

@@ -1,0 +1,62 @@
+/** When connections move: what the environment says, with its defaults. */
+
+export type PolicyMode = 'eager' | 'lazy' | 'off';
+
+export interface Policy {
+  /**
+   * eager: once a byte has passed in either direction. lazy: once enough bytes or enough time have passed, so that short
+   * connections never pay. off: never.
+   */
+  readonly mode: PolicyMode;
+  /** lazy: bytes in both directions together. */
+  readonly lazyBytes: number;
+  /** lazy: age of a connection on which a byte has passed. */
+  readonly lazyMs: number;
+  /** What peers are given of our memory. */
+  readonly access: 'mapped' | 'store';
+  /** Length of a DMB: 16 KiB to 1 MiB, a power of two. */
+  readonly dmbBytes: number;
+  /** Longest time to look for nothing before sleeping; 0 = never spin. */
+  readonly busyPollUs: number;
+  /** How long a pair or the membership in the fabric outlives its last use. */
+  readonly lingerMs: number;
+}
+
+export const DEFAULT_POLICY: Policy = {
+  mode: 'lazy',
+  lazyBytes: 64 * 1024,
+  lazyMs: 40,
+  access: 'mapped',
+  dmbBytes: 64 * 1024,
+  busyPollUs: 200,
+  lingerMs: 10_000,
+};
+
+/** Values that make no sense are passed over, with a warning. */
+export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void = () => {}): Policy {
+  const oneOf = <T extends string>(name: string, values: readonly T[], otherwise: T): T => {
+    const value = env[name];
+    if (value === undefined || value === '') return otherwise;
+    if ((values as readonly string[]).includes(value)) return value as T;
+    warn(`${name}=${value} is none of ${values.join(', ')}; ${otherwise} is used`);
+    return otherwise;
+  };
+  const count = (name: string, otherwise: number, isGood = (value: number) => value >= 0): number => {
+    const text = env[name];
+    if (text === undefined || text === '') return otherwise;
+    const value = Number(text);
+    if (Number.isSafeInteger(value) && isGood(value)) return value;
+    warn(`${name}=${text} is not usable; ${otherwise} is used`);
+    return otherwise;
+  };
+  const isDmbLength = (value: number) => value >= 16384 && value <= 1 << 20 && Number.isInteger(Math.log2(value));
+  return {
+    mode: oneOf('ISTHMUS_POLICY', ['eager', 'lazy', 'off'], DEFAULT_POLICY.mode),
+    lazyBytes: count('ISTHMUS_LAZY_BYTES', DEFAULT_POLICY.lazyBytes),
+    lazyMs: count('ISTHMUS_LAZY_MS', DEFAULT_POLICY.lazyMs),
+    access: oneOf('ISTHMUS_ACCESS', ['mapped', 'store'], DEFAULT_POLICY.access),
+    dmbBytes: count('ISTHMUS_DMB_BYTES', DEFAULT_POLICY.dmbBytes, isDmbLength),
+    busyPollUs: count('ISTHMUS_BUSY_POLL_US', DEFAULT_POLICY.busyPollUs),
+    lingerMs: count('ISTHMUS_LINGER_MS', DEFAULT_POLICY.lingerMs),
+  };
+}

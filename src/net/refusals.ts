@@ -1,0 +1,45 @@
+/** Which sockets stay on TCP, as far as it can be seen from outside (facts about each sign: internals.ts). */
+import type { Socket } from 'node:net';
+import { REASONS, type Reason } from '../smc/reasons.ts';
+import { internalsOf } from './internals.ts';
+
+/** Raw sockets that a TLSSocket was put on; TLS leaves no sign on them. Filled by wrapping.ts. */
+export const underTls = new WeakSet<Socket>();
+
+/** Why this socket cannot be moved now; null if nothing speaks against it. */
+export function whyNot(socket: Socket): Reason | null {
+  const { _handle: handle, encrypted } = internalsOf(socket);
+  if (socket.destroyed || handle === null || handle === undefined) return REASONS.ENDED;
+  if (encrypted || handle.constructor.name === 'TLSWrap' || underTls.has(socket) || isServedByTls(socket))
+    return REASONS.TLS;
+  if (handle.constructor.name !== 'TCP' || socket.connecting) return REASONS.NOTTCP;
+  if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
+  if (hasHttp2Session(socket)) return REASONS.HTTP2;
+  return null;
+}
+
+/** A socket that was accepted by a tls.Server is its raw material. */
+function isServedByTls(socket: Socket): boolean {
+  const { server } = internalsOf(socket);
+  // By its method, so that node:tls need not be loaded to ask.
+  return typeof (server as { setSecureContext?: unknown } | null | undefined)?.setSecureContext === 'function';
+}
+
+/** The key under which a session hangs on its socket differs (a symbol, or the string 'undefined'), so all are looked at. */
+function hasHttp2Session(socket: Socket): boolean {
+  return Reflect.ownKeys(socket).some((key) => {
+    const value: unknown = Reflect.get(socket, key);
+    return typeof value === 'object' && value !== null && /Http2Session$/.test(value.constructor?.name ?? '');
+  });
+}
+
+/** Gives the read side back from the http server's parser, which reads in C++. False when it does not let go. */
+export function unconsume(socket: Socket): boolean {
+  const { parser } = internalsOf(socket);
+  if (!parser?._consumed) return true;
+  // The http server un-consumes when somebody listens for 'data'.
+  const nobody = () => {};
+  socket.on('data', nobody);
+  socket.removeListener('data', nobody);
+  return parser._consumed !== true;
+}

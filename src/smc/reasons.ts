@@ -1,0 +1,119 @@
+/**
+ * Why a connection is what it is: a row for each reason. Codes up to 0x0999ffff are the decline codes of SMC (smc_clc.h) and
+ * travel in Declines; those that begin with 0x4953 ("IS") are our own and are shown at home only.
+ */
+import { SMC_CLC_DECL } from './clc/index.ts';
+
+export interface Reason {
+  readonly code: number;
+  readonly name: string;
+  /** One sentence. */
+  readonly text: string;
+  /** What to do about it; empty when there is nothing to do. */
+  readonly hint: string;
+}
+
+const ROWS = {
+  MOVED: [0, 'bytes go through shared memory', ''],
+
+  // Codes of SMC.
+  MEM: [SMC_CLC_DECL.MEM, 'there is no memory for a buffer', 'look at the memory limit of the process or its cgroup'],
+  CNFERR: [SMC_CLC_DECL.CNFERR, 'the configuration of SMC is wrong', ''],
+  PEERNOSMC: [
+    SMC_CLC_DECL.PEERNOSMC,
+    'the other end has not announced this connection',
+    'run the other program under `isthmus run`, as the same user; under the policy lazy it announces after some bytes or time',
+  ],
+  NOSMCDEV: [SMC_CLC_DECL.NOSMCDEV, 'there is no ISM device', ''],
+  NOSMCDDEV: [
+    SMC_CLC_DECL.NOSMCDDEV,
+    'no device and enterprise id fit to what the other end offers',
+    'give both ends a UEID in common',
+  ],
+  NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'the other end cannot do SMC-D version 2', ''],
+  NOV2EXT: [SMC_CLC_DECL.NOV2EXT, 'the proposal has no version 2 part', ''],
+  NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
+  NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
+  NOUEID: [SMC_CLC_DECL.NOUEID, 'the proposal names no enterprise id', ''],
+  RELEASEERR: [SMC_CLC_DECL.RELEASEERR, 'the release changed during the handshake', ''],
+  MODEUNSUPP: [SMC_CLC_DECL.MODEUNSUPP, 'the other end chose what was not offered', ''],
+  MAX_DMB: [
+    SMC_CLC_DECL.MAX_DMB,
+    'all buffers for this peer are in use',
+    'close connections, or spread them over more processes',
+  ],
+  SYNCERR: [
+    SMC_CLC_DECL.SYNCERR,
+    'the two ends disagree about their link group',
+    'it will be made anew with the next connection',
+  ],
+  PEERDECL: [SMC_CLC_DECL.PEERDECL, 'the other end declined', 'ask `isthmus ss` there: it knows why'],
+  INTERR: [SMC_CLC_DECL.INTERR, 'an internal error', 'please report it'],
+
+  // Our own.
+  OFF: [0x49530001, 'the policy is off', 'set ISTHMUS_POLICY to lazy or eager'],
+  NOTLOCAL: [0x49530002, 'the peer address is not of this host', ''],
+  YOUNG: [
+    0x49530003,
+    'too few bytes and too little time have passed for the policy lazy',
+    'set ISTHMUS_POLICY=eager, or ISTHMUS_LAZY_BYTES and ISTHMUS_LAZY_MS',
+  ],
+  PLATFORM: [0x49530004, 'shared memory needs Linux', ''],
+  FFI: [0x49530005, 'the system cannot be called: the optional package koffi is missing or unfit', 'npm install koffi'],
+  SYSTEM: [
+    0x49530006,
+    'the system refuses a call that is needed',
+    'look at seccomp and descriptor limits of the process',
+  ],
+  INTERNALS: [
+    0x49530007,
+    'this version of Node.js is not known to work',
+    'upgrade isthmus, or use a release of Node.js it was tested with',
+  ],
+  NOFABRIC: [
+    0x49530008,
+    'there is no fabric and none can be started',
+    'run `isthmus fabric` in a terminal and look at what it says',
+  ],
+  UNTRUSTED: [0x49530009, 'the fabric belongs to somebody else', 'remove what stands at its path'],
+  FABRICLOST: [0x4953000a, 'the fabric has gone', 'nothing: it is started anew when it is needed'],
+  FABRICBUSY: [0x4953000b, 'the fabric has reached a limit of this user', 'look at `isthmus fabric status`'],
+  FABRICSILENT: [0x4953000e, 'the fabric does not answer', 'is it stopped, or is the machine very busy?'],
+  NOBYTE: [0x4953000c, 'no byte has passed yet', ''],
+  CHECKING: [0x4953000d, 'being looked at', ''],
+  NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
+  HALFCLOSED: [0x49530011, 'one of its directions has ended', ''],
+  TLS: [0x49530012, 'TLS reads and writes it below JavaScript', ''],
+  HTTP2: [0x49530013, 'HTTP/2 reads and writes it below JavaScript', ''],
+  NATIVE: [0x49530014, 'something reads or writes it below JavaScript', ''],
+  PASSEDON: [0x49530015, 'another process has read or written it before', ''],
+  SHARED: [0x49530016, 'two processes hold it', ''],
+  GIVENAWAY: [0x49530017, 'it was given to another process', ''],
+  RESTORED: [0x49530018, 'it was moved back to TCP', ''],
+  MISMATCH: [0x49530019, 'the fabric found another socket than was announced', ''],
+  LINGER: [0x4953001a, 'the socket has SO_LINGER set', ''],
+  SELF: [0x4953001b, 'the socket is connected to itself', ''],
+  PAIRLOST: [0x49530020, 'the other partition has gone', ''],
+  TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
+  PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],
+  ENDED: [0x49530023, 'it ended before it could be moved', ''],
+} as const satisfies Record<string, readonly [number, string, string]>;
+
+export type ReasonName = keyof typeof ROWS;
+
+export const REASONS = Object.fromEntries(
+  Object.entries(ROWS).map(([name, [code, text, hint]]) => [name, Object.freeze({ code, name, text, hint })]),
+) as { readonly [Name in ReasonName]: Reason };
+
+const BY_CODE = new Map<number, Reason>(Object.values(REASONS).map((reason) => [reason.code, reason]));
+
+/** The row of a code that a peer sent; codes that are not ours to know come in hex. */
+export function reasonOfCode(code: number): Reason {
+  const hex = `0x${code.toString(16).padStart(8, '0')}`;
+  return BY_CODE.get(code) ?? { code, name: hex, text: `the other end declined with code ${hex}`, hint: '' };
+}
+
+/** What a Decline says of a reason: its own code if SMC has it, else the nearest. */
+export function declineCode(reason: Reason): number {
+  return reason.code >>> 16 === 0x4953 ? REASONS.INTERR.code : reason.code;
+}
