@@ -18,4 +18,4 @@ if (existsSync('dist/src/fabric/main.js')) {
     external: ['koffi'],
   });
 }
-if (existsSync('dist/src/cli/main.js')) chmodSync('dist/src/cli/main.js', 0o755);
+if (existsSync('dist/src/cli/isthmus.cjs')) chmodSync('dist/src/cli/isthmus.cjs', 0o755);

@@ -6,7 +6,9 @@
  *     word  0      produced   entries the peer has written, modulo 2^32
  *     word  1      consumed   how many of our entries the peer has taken, modulo 2^32
  *     word  2      sleep mark of the peer: odd = it sleeps and must be woken
- *     word  3..15  reserved, 0
+ *     word  3      the CPU the peer ran on when it last looked
+ *     word  4, 5   the CPUs the peer may run on: CPU n is bit n modulo 64
+ *     word  6..15  reserved, 0
  *     word 16..    entries    index | generation << 16, entry n at 16 + n modulo capacity
  *
  * A DMB stands in the ring at most once, so a ring with as many places as DMBs is never full, and one look finds all work
@@ -17,6 +19,8 @@ import { IsmError } from './errors.ts';
 export const PRODUCED = 0;
 export const CONSUMED = 1;
 export const SLEEP_MARK = 2;
+export const CPU = 3;
+export const ALLOWED_CPUS = 4;
 const FIRST_ENTRY = 16;
 
 /** @param capacity entries, a power of two. */

@@ -8,11 +8,13 @@
 
 import type { Socket } from 'node:net';
 import type { Connection } from '../smc/connection.ts';
+import { COUNTER } from './info.ts';
 import {
   type InternalSocket,
   type Internals,
   internalsOf,
   SOCKET,
+  type SocketInternals,
   socketError,
   type TcpHandle,
   type WriteCallback,
@@ -67,6 +69,11 @@ export class Carrier {
   #pumping = false;
   #pumpScheduled = false;
   #closed = false;
+  /** What stood in the place of our `_destroy`. */
+  readonly #destroyBefore: SocketInternals['_destroy'] | null;
+  #counters: Float64Array = new Float64Array(Object.keys(COUNTER).length);
+  /** Nothing is handed on: the caller takes it by `drain`. */
+  isHolding = false;
 
   /** The socket must be connected and its handle a TCP one. */
   constructor(
@@ -83,9 +90,11 @@ export class Carrier {
     this.#internals = internals;
     this.#listener = listener;
     this.#inContext = inContext;
+    this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
     this.#seenRead = handle.bytesRead;
     this.#seenWritten = handle.bytesWritten;
     this.#install();
+    this.#count();
   }
 
   // --- What is known of the socket ---
@@ -114,6 +123,25 @@ export class Carrier {
   /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
   get hasForeignBytes(): boolean {
     return this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
+  }
+
+  /** Bytes by way and direction, see COUNTER. May be given memory that other processes read. */
+  get counters(): Float64Array {
+    return this.#counters;
+  }
+
+  set counters(memory: Float64Array) {
+    memory.set(this.#counters);
+    this.#counters = memory;
+  }
+
+  #count(): void {
+    const counters = this.#counters;
+    counters[COUNTER.inTcp] = this.#seenRead;
+    counters[COUNTER.outTcp] = this.#seenWritten;
+    if (this.#connection === null) return;
+    counters[COUNTER.inShm] = this.#connection.in.ringTotal;
+    counters[COUNTER.outShm] = this.#connection.out.ringTotal;
   }
 
   /** The handle was given back by something in C++: bytes are counted from here. */
@@ -172,6 +200,7 @@ export class Carrier {
     this.#flush();
     this.#steer();
     this.#pump();
+    this.#count();
     if (!this.#closed) this.#listener.changed();
   }
 
@@ -194,8 +223,10 @@ export class Carrier {
 
   /** Takes everything off the socket again. Only while everything is on TCP. */
   release(): void {
-    for (const name of ['_writeGeneric', '_final', '_destroy', 'destroy', 'push'] as const)
+    for (const name of ['_writeGeneric', '_final', '_destroy', 'destroy', 'push'] as const) {
       Reflect.deleteProperty(this.#socket, name);
+    }
+    if (this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
     this.#uninstallOnread();
     this.#steer();
     const connection = this.#connection;
@@ -204,6 +235,14 @@ export class Carrier {
     if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
     Reflect.deleteProperty(this.#handle, 'bytesRead');
     Reflect.deleteProperty(this.#handle, 'bytesWritten');
+  }
+
+  /** Takes everything that was received and not handed to the program. */
+  drain(): Buffer {
+    const chunks: Buffer[] = [];
+    for (let chunk = this.#connection?.in.take(CHUNK_BYTES); chunk; chunk = this.#connection?.in.take(CHUNK_BYTES))
+      chunks.push(chunk);
+    return Buffer.concat(chunks);
   }
 
   /** Bytes that were taken from the peer and not handed to the program. */
@@ -255,6 +294,7 @@ export class Carrier {
   /** The part of a native chunk that is to be handed on now. */
   #fromTcp(chunk: Buffer, mustCopy: boolean): Buffer | null {
     this.#seenRead += chunk.length;
+    this.#counters[COUNTER.inTcp] = this.#seenRead;
     const first = !this.#passed;
     this.#passed = true;
     const connection = this.#connection;
@@ -326,7 +366,7 @@ export class Carrier {
       this.#connection?.close(reset || this.unread > 0);
       this.#listener.closing(reset);
     }
-    SOCKET._destroy.call(this.#socket, error, callback);
+    (this.#destroyBefore ?? SOCKET._destroy).call(this.#socket, error, callback);
     const pending = this.#pending;
     this.#pending = null;
     if (pending !== null)
@@ -359,6 +399,7 @@ export class Carrier {
     SOCKET._writeGeneric.call(this.#socket, writev, data, encoding, callback);
     // What was written below JavaScript before stays missing in our count.
     this.#seenWritten += this.nativeWritten - before;
+    this.#counters[COUNTER.outTcp] = this.#seenWritten;
     if (!this.#passed) {
       this.#passed = true;
       this.#listener.passed();
@@ -393,6 +434,7 @@ export class Carrier {
     }
     this.#pending = null;
     if (progress) this.#socket._unrefTimer();
+    this.#counters[COUNTER.outShm] = connection.out.ringTotal;
     pending.callback();
   }
 
@@ -446,7 +488,7 @@ export class Carrier {
 
   /** Hands on what the ring holds, as long as the stream wants it. */
   #pump(): void {
-    if (this.#pumping || !this.#steering) return;
+    if (this.#pumping || !this.#steering || this.isHolding) return;
     const inbound = this.#connection?.in;
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
@@ -545,6 +587,21 @@ class NativeHandle {
   forget(): void {
     this.#reads = null;
   }
+}
+
+/** Calls back when a socket is destroyed, also after its carrier was taken off. */
+export function watchEnd(socket: Socket, ended: () => void): void {
+  const internal = internalsOf(socket);
+  const before = internal._destroy;
+  const own = Object.hasOwn(internal, '_destroy');
+  let told = false;
+  internal._destroy = function (error, callback) {
+    if (!told) {
+      told = true;
+      queueMicrotask(ended);
+    }
+    (own ? before : SOCKET._destroy).call(this, error, callback);
+  };
 }
 
 interface Chunk {

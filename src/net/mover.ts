@@ -19,6 +19,10 @@ export interface Ground {
   announce(mover: Mover): void;
   /** The announcement is void. */
   withdraw(mover: Mover): void;
+  /** Ends the handshake; `stay` follows. */
+  cancel(mover: Mover, reason: Reason): void;
+  /** Lets the other end work, if it is in this very loop; else waits a moment for it. */
+  letPeerRun(mover: Mover): void;
   /** Tells the peer that we do not want the connection after all. */
   declineLate(mover: Mover, reason: Reason): void;
   /** The socket is closing. True while a descriptor of it is elsewhere: it has to be ended by other means than close. */
@@ -327,6 +331,45 @@ export class Mover {
       return;
     }
     this.#carrier?.back();
+  }
+
+  /** Gives up what was begun, for good. False when an end is bound already. */
+  leave(reason: Reason): boolean {
+    if (this.#state === 'CONNECTED') {
+      if (!this.#carrier?.isPlain) return false;
+      this.#walkAway(reason);
+    } else if (this.#state === 'HANDSHAKE') {
+      this.#ground.cancel(this, reason);
+    } else {
+      this.stay(reason);
+    }
+    return true;
+  }
+
+  /**
+   * Brings both directions back before it returns, and takes everything off the socket. Gives the bytes that were received
+   * and not handed to the program; null when the other end did not answer in time.
+   */
+  bringBackNow(reason: Reason, timeoutMs: number): Buffer | null {
+    if (this.leave(reason)) return Buffer.alloc(0);
+    const carrier = this.#carrier as Carrier;
+    carrier.isHolding = true;
+    this.#wantsTcp = true;
+    this.#bringBack();
+    const chunks: Buffer[] = [];
+    for (const end = performance.now() + timeoutMs; ; this.#ground.letPeerRun(this)) {
+      carrier.look();
+      if (this.#state !== 'CONNECTED') return null;
+      chunks.push(carrier.drain());
+      if (carrier.isPlain) break;
+      if (performance.now() > end) {
+        carrier.isHolding = false;
+        this.socket.unshift(Buffer.concat(chunks));
+        return null;
+      }
+    }
+    this.#walkAway(reason);
+    return Buffer.concat(chunks);
   }
 
   /** Both directions are on TCP, nothing is promised and nothing is held. */

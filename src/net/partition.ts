@@ -23,6 +23,7 @@ import {
   tcpInfo,
   testDoorbell,
   unreadBytes,
+  yieldCpu,
 } from '../os/index.ts';
 import { asDecline, Handshake, type HandshakeContext, type HandshakeOutcome, lateDecline } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
@@ -259,6 +260,15 @@ export class Partition implements Ground, Client {
     for (const movers of this.#moversOf.values()) movers.delete(mover);
     this.#onChange(mover);
     this.#lingerIfUnused();
+  }
+
+  cancel(mover: Mover, reason: Reason): void {
+    this.#matchOf.get(mover)?.handshake.cancel(reason);
+  }
+
+  letPeerRun(mover: Mover): void {
+    if (mover.group?.device === this.#loopback) this.#loopback.deliverSignals();
+    else yieldCpu();
   }
 
   declineLate(mover: Mover, reason: Reason): void {

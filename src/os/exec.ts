@@ -1,3 +1,5 @@
+import { readlinkSync } from 'node:fs';
+import { keepAcrossExec, kindOf } from './descriptor.ts';
 import { SystemError } from './errors.ts';
 import { declare, ffi } from './ffi.ts';
 import { allocateScratch } from './scratch.ts';
@@ -6,10 +8,31 @@ const execvpe = declare('execvpe', 'i32', ['str', 'ptr', 'ptr']);
 const signal = declare('signal', 'i64', ['i32', 'i64']);
 
 const SIGPIPE = 13;
+const SIGXFSZ = 25;
 const SIG_DFL = 0;
 
 /**
- * Replaces this program by another one, found by PATH: same process id, same descriptors 0 to 2, nothing in between.
+ * Node.js marks all descriptors that it finds at start as not to be inherited. Those it was started with have the numbers below its
+ * first own one, which is an epoll instance; higher ones cannot be told from its own.
+ */
+function keepInherited(): void {
+  for (let fd = 0; ; fd++) {
+    const kind = kindOf(fd);
+    if (fd > 2 && (kind === 'closed' || linkOf(fd) === 'anon_inode:[eventpoll]')) return;
+    if (kind !== 'closed') keepAcrossExec(fd);
+  }
+}
+
+function linkOf(fd: number): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return '';
+  }
+}
+
+/**
+ * Replaces this program by another one, found by PATH: same process id, the descriptors it was started with, nothing in between.
  * Returns only by throwing (ENOENT, EACCES, E2BIG ...).
  */
 export function replaceProcess(file: string, args: readonly string[], env: NodeJS.ProcessEnv): never {
@@ -28,7 +51,9 @@ export function replaceProcess(file: string, args: readonly string[], env: NodeJ
     }
     slot += 8;
   }
-  signal(SIGPIPE, SIG_DFL); // Node.js ignores it, and an ignored signal stays ignored across exec
+  keepInherited();
+  // Node.js ignores these, and an ignored signal stays ignored across exec.
+  for (const one of [SIGPIPE, SIGXFSZ]) signal(one, SIG_DFL);
   execvpe(file, address, address + BigInt(8 * (args.length + 1)));
   throw new SystemError('execve', ffi().errno());
 }

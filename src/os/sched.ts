@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { declare } from './ffi.ts';
 
 const sched_yield = declare('sched_yield', 'i32', []);
 const sched_getcpu = declare('sched_getcpu', 'i32', []);
+const sched_getaffinity = declare('sched_getaffinity', 'i32', ['i32', 'usize', 'ptr']);
 
 /** Lets another process run on this CPU, if one wants to. */
 export function yieldCpu(): void {
@@ -15,12 +15,25 @@ export function currentCpu(): number {
   return Number(sched_getcpu());
 }
 
-/** How many CPUs' worth of time this process may use: affinity, limited by the cgroup's quota. */
-export function availableCpus(): number {
-  return Math.min(availableParallelism(), cgroupCpus());
+/**
+ * The CPUs this thread may run on, folded into 64 bits (CPU n is bit n modulo 64), as two words. All ones when the system does
+ * not say.
+ */
+export function allowedCpus(): { readonly low: number; readonly high: number } {
+  const mask = Buffer.alloc(128);
+  const length = Number(sched_getaffinity(0, mask.length, mask));
+  if (length <= 0) return { low: -1, high: -1 };
+  let low = 0;
+  let high = 0;
+  for (let at = 0; at + 8 <= length; at += 8) {
+    low |= mask.readInt32LE(at);
+    high |= mask.readInt32LE(at + 4);
+  }
+  return { low, high };
 }
 
-function cgroupCpus(): number {
+/** How many CPUs' worth of time the cgroup of this process grants; Infinity without a quota. */
+export function cgroupCpus(): number {
   try {
     const own = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/';
     let cpus = Number.POSITIVE_INFINITY;

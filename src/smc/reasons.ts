@@ -2,7 +2,7 @@
  * Why a connection is what it is: a row for each reason. Codes up to 0x0999ffff are the decline codes of SMC (smc_clc.h) and
  * travel in Declines; those that begin with 0x4953 ("IS") are our own and are shown at home only.
  */
-import { SMC_CLC_DECL } from './clc/index.ts';
+import { SMC_CLC_DECL } from './clc/decline-codes.ts';
 
 export interface Reason {
   readonly code: number;

@@ -6,7 +6,9 @@
  */
 import { fstatSync } from 'node:fs';
 import {
+  ALLOWED_CPUS,
   type Client,
+  CPU,
   type Dmb,
   type DmbRequest,
   type Gid,
@@ -127,6 +129,8 @@ export class Pair implements PolledPair {
   #registered = 0;
   #quarantined = 0;
   #attached = 0;
+  #allowed = { low: 0, high: 0 };
+  #cpu = -1;
   #dead = false;
   #isLooking = false;
   readonly counters = { signalsSent: 0, signalsSaved: 0 };
@@ -343,6 +347,33 @@ export class Pair implements PolledPair {
 
   wake(): void {
     if (!this.#dead) this.#reader.wake();
+  }
+
+  /** Tells the peer where we run, and where we may run. */
+  tellPlace(cpu: number, allowed: { readonly low: number; readonly high: number }): void {
+    if (this.#dead) return;
+    this.#allowed = allowed;
+    this.#storeToPeer(4 * ALLOWED_CPUS, allowed.low);
+    this.#storeToPeer(4 * (ALLOWED_CPUS + 1), allowed.high);
+    this.tellCpu(cpu);
+  }
+
+  tellCpu(cpu: number): void {
+    this.#cpu = cpu;
+    if (!this.#dead) this.#storeToPeer(4 * CPU, cpu);
+  }
+
+  /** Whether the two of us can run at the same time: on one CPU, waiting for the peer keeps it from running. */
+  get canRunBeside(): boolean {
+    const low = this.#allowed.low | Atomics.load(this.#area, ALLOWED_CPUS);
+    const high = this.#allowed.high | Atomics.load(this.#area, ALLOWED_CPUS + 1);
+    const isOne = (word: number) => (word & (word - 1)) === 0;
+    return low !== 0 && high !== 0 ? true : !isOne(low | high);
+  }
+
+  /** Whether the peer was last seen on our CPU. */
+  get isOnOurCpu(): boolean {
+    return Atomics.load(this.#area, CPU) === this.#cpu;
   }
 
   #storeToPeer(offset: number, value: number): void {

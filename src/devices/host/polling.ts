@@ -5,7 +5,7 @@
  * The budget is earned: a wake-up soon after falling asleep says that waiting longer would have paid, a budget that was spent
  * for nothing is halved. With less than two CPUs' worth of time spinning would starve the peer: then nobody ever spins.
  */
-import { availableCpus } from '../../os/index.ts';
+import { allowedCpus, cgroupCpus, currentCpu } from '../../os/index.ts';
 
 export interface PolledPair {
   /** Takes what is there; how much there was. */
@@ -14,6 +14,10 @@ export interface PolledPair {
   sleep(): void;
   /** Says that we are awake. */
   wake(): void;
+  tellPlace(cpu: number, allowed: { readonly low: number; readonly high: number }): void;
+  tellCpu(cpu: number): void;
+  readonly canRunBeside: boolean;
+  readonly isOnOurCpu: boolean;
   readonly isDead: boolean;
 }
 
@@ -34,7 +38,7 @@ export class Polling {
   readonly #active = new Set<PolledPair>();
   #scheduled = false;
   #cpusCheckedAt = Number.NEGATIVE_INFINITY;
-  #maySpin = false;
+  #hasTime = false;
   readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0 };
 
   /** @param budgetUs the longest time to look for nothing; 0 = never spin. */
@@ -43,6 +47,7 @@ export class Polling {
   }
 
   add(pair: PolledPair): void {
+    pair.tellPlace(currentCpu(), allowedCpus());
     this.#watches.set(pair, { budgetMs: this.#maxBudgetMs, lastFound: 0, asleepSince: 0 });
     this.#rest(pair, performance.now());
   }
@@ -62,8 +67,11 @@ export class Polling {
       watch.budgetMs = Math.min(this.#maxBudgetMs, Math.max(2 * watch.budgetMs, SMALLEST_BUDGET_MS));
     }
     watch.lastFound = now;
-    const spins = this.#spins(now) && watch.budgetMs > 0;
-    if (spins) pair.wake();
+    const spins = watch.budgetMs > 0 && this.#spins(now, pair);
+    if (spins) {
+      pair.wake();
+      pair.tellCpu(currentCpu());
+    }
     pair.look();
     if (!spins) {
       this.#rest(pair, now);
@@ -79,13 +87,15 @@ export class Polling {
     setImmediate(() => this.#turn());
   }
 
-  #spins(now: number): boolean {
+  #spins(now: number, pair: PolledPair): boolean {
     if (this.#maxBudgetMs === 0) return false;
     if (now - this.#cpusCheckedAt > CPU_CHECK_MS) {
       this.#cpusCheckedAt = now;
-      this.#maySpin = availableCpus() >= 2;
+      this.#hasTime = cgroupCpus() >= 2;
+      const allowed = allowedCpus();
+      for (const one of this.#watches.keys()) one.tellPlace(currentCpu(), allowed);
     }
-    return this.#maySpin;
+    return this.#hasTime && pair.canRunBeside;
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
@@ -102,7 +112,6 @@ export class Polling {
   #turn(): void {
     this.#scheduled = false;
     const now = performance.now();
-    const spins = this.#spins(now);
     for (const pair of this.#active) {
       const watch = this.#watches.get(pair);
       if (watch === undefined) continue;
@@ -110,7 +119,7 @@ export class Polling {
       if (pair.look() > 0) {
         this.counters.found++;
         watch.lastFound = now;
-      } else if (!spins || now - watch.lastFound > watch.budgetMs) {
+      } else if (now - watch.lastFound > watch.budgetMs || pair.isOnOurCpu || !this.#spins(now, pair)) {
         this.#active.delete(pair);
         watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
         this.#rest(pair, now);

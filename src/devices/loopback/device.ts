@@ -200,11 +200,12 @@ export class LoopbackDevice implements Device {
 
   /** Called by the writer: merged, and delivered from the event loop. */
   signalled(dmb: LoopbackDmb): void {
-    if (this.#signalled.size === 0) setImmediate(() => this.#deliver());
+    if (this.#signalled.size === 0) setImmediate(() => this.deliverSignals());
     this.#signalled.add(dmb);
   }
 
-  #deliver(): void {
+  /** Delivers what waits now. For one end of a loop that has to wait for the other. */
+  deliverSignals(): void {
     const signalled = this.#signalled;
     this.#signalled = new Set();
     for (const dmb of signalled) {

@@ -25,7 +25,8 @@ export {
   dmbeSizeBytes,
   encodeAcceptConfirm,
 } from './accept-confirm.ts';
-export { type Decline, declineName, decodeDecline, describeDecline, encodeDecline, SMC_CLC_DECL } from './decline.ts';
+export { type Decline, declineName, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
+export { SMC_CLC_DECL } from './decline-codes.ts';
 export type { IsmDevice } from './device-list.ts';
 export {
   describeFirstContact,

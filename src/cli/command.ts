@@ -1,0 +1,31 @@
+export interface Command {
+  /** One line for the overview. */
+  readonly summary: string;
+  readonly help: string;
+  /** Resolves to the exit code. */
+  main(args: readonly string[]): Promise<number>;
+}
+
+export const EXIT_OK = 0;
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+export function fail(text: string, code = EXIT_FAILED): number {
+  process.stderr.write(`isthmus: ${text}\n`);
+  return code;
+}
+
+/** Columns as wide as their widest cell, two blanks between. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
+  return rows
+    .map(
+      (row) =>
+        `${row
+          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('');
+}

@@ -1,0 +1,114 @@
+/** `isthmus fabric`: runs one in the foreground; `isthmus fabric status` shows the one that would be used. */
+import { dirname } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type FabricPlace, fabricPlaces, makeDirectory } from '../fabric/locate.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+
+const HELP = `Usage: isthmus fabric [--socket PATH] [--idle SECONDS]
+       isthmus fabric status [--json]
+
+Runs a fabric in the foreground: the small daemon that proves connections and introduces the programs to each other.
+Programs start one by themselves; this is for those who want to see it, or to have one that stays.
+
+      --socket PATH   where to listen; default: your own place, or $ISTHMUS_FABRIC
+      --idle SECONDS  end when nobody has used it for so long; default: never
+      --json          status as JSON
+  -h, --help          this text
+
+status shows the fabric that programs of yours would use: its process, age and memory, the partitions that are
+joined, and what it has done so far. Exit code 1 when none is running.
+`;
+
+export const fabric: Command = {
+  summary: 'run or show the daemon that introduces programs to each other',
+  help: HELP,
+  async main(args) {
+    let values: { socket?: string; idle?: string; json?: boolean };
+    let positionals: string[];
+    try {
+      ({ values, positionals } = parseArgs({
+        args: [...args],
+        allowPositionals: true,
+        options: { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
+      }));
+    } catch (error) {
+      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
+    }
+    const [verb] = positionals;
+    if (verb === 'status') return status(values.json ?? false);
+    if (verb !== undefined) return fail(`there is no 'isthmus fabric ${verb}'\n${HELP}`, EXIT_USAGE);
+    const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
+    if (idleMs !== null && !(idleMs > 0)) return fail('--idle takes a number of seconds', EXIT_USAGE);
+    return foreground(values.socket, idleMs);
+  },
+};
+
+async function foreground(socket: string | undefined, idleMs: number | null): Promise<number> {
+  const places = fabricPlaces(process.env);
+  const place: FabricPlace = socket === undefined ? (places.at(-1) as FabricPlace) : { socket, kind: 'named' };
+  try {
+    if (place.kind === 'own') makeDirectory(place);
+    const { runFabric } = await import('../fabric/run.ts');
+    const running = runFabric({ socket: place.socket, idleMs }, () => process.exit(EXIT_OK));
+    if (running === null)
+      return fail(`another fabric runs in ${dirname(place.socket)}; isthmus fabric status shows it`);
+    process.stdout.write(`fabric at ${place.socket}, process ${process.pid}; Ctrl-C ends it\n`);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => running.stop());
+    return await new Promise<number>(() => {});
+  } catch (error) {
+    process.stderr.write(`isthmus: the fabric cannot run here: ${(error as Error).message}\n`);
+    process.exit(EXIT_FAILED);
+  }
+}
+
+interface FabricStatus {
+  readonly pid: number;
+  readonly socket: string;
+  readonly uptimeMs: number;
+  readonly memoryBytes: number;
+  readonly claims: number;
+  readonly counters: Readonly<Record<string, number>>;
+  readonly partitions: readonly {
+    gid: string;
+    pid: number;
+    uid: number;
+    program: string;
+    claims: number;
+    pairs: number;
+  }[];
+}
+
+async function status(json: boolean): Promise<number> {
+  const { findFabric } = await import('../fabric/client.ts');
+  const { askStatus } = await import('../fabric/status.ts');
+  let text: string;
+  try {
+    const found = findFabric(process.env);
+    if (found === null) return fail('no fabric is running; programs start one when they need it');
+    text = await askStatus(found.fd);
+  } catch (error) {
+    return fail((error as Error).message);
+  }
+  if (json) {
+    process.stdout.write(`${JSON.stringify(JSON.parse(text), null, 2)}\n`);
+    return EXIT_OK;
+  }
+  const state = JSON.parse(text) as FabricStatus;
+  const { counters } = state;
+  process.stdout.write(
+    `fabric at ${state.socket}, process ${state.pid}, up ${duration(state.uptimeMs)}, ${(state.memoryBytes / 2 ** 20).toFixed(0)} MiB\n` +
+      `announced ${counters.announced}, matched ${counters.matched}, declined ${counters.declined}, pairs ${counters.pairs}, waiting ${state.claims}\n`,
+  );
+  const rows = state.partitions.map(({ gid, pid, uid, claims, pairs, program }) =>
+    [gid, pid, uid, claims, pairs, program].map(String),
+  );
+  process.stdout.write(formatTable([['GID', 'PID', 'UID', 'Claims', 'Pairs', 'Program'], ...rows]));
+  return EXIT_OK;
+}
+
+function duration(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 120) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h`;
+}

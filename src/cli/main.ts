@@ -1,0 +1,62 @@
+/**
+ * `isthmus`: one command with subcommands. Exit codes: 0 done; 1 failed, the reason stands on stderr; 2 called wrongly.
+ * `run` ends as its command does.
+ */
+import { readFileSync } from 'node:fs';
+import type { Command } from './command.ts';
+
+/** Loaded when called. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  run: async () => (await import('./run.ts')).run,
+  ss: async () => (await import('./ss.ts')).ss,
+  fabric: async () => (await import('./fabric.ts')).fabric,
+  demo: async () => (await import('./demo.ts')).demo,
+  bench: async () => (await import('./bench.ts')).bench,
+};
+
+const [name, ...args] = process.argv.slice(2);
+if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+  process.stdout.write(await overview());
+} else if (name === '--version' || name === '-V') {
+  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  process.stdout.write(`${version}\n`);
+} else {
+  const load = COMMANDS[name];
+  if (load === undefined) {
+    process.stderr.write(`isthmus: there is no command '${name}'; isthmus --help lists them\n`);
+    process.exitCode = 2;
+  } else {
+    const command = await load();
+    // Everything after the name of the command that is run belongs to that command.
+    const own =
+      name === 'run'
+        ? args.slice(
+            0,
+            Math.max(
+              0,
+              args.findIndex((one) => !one.startsWith('-')),
+            ),
+          )
+        : args;
+    if (own.includes('--help') || (args.length === 1 && (args[0] === '--help' || args[0] === '-h')))
+      process.stdout.write(command.help);
+    else process.exitCode = await command.main(args);
+  }
+}
+
+async function overview(): Promise<string> {
+  const lines = await Promise.all(
+    Object.entries(COMMANDS).map(async ([command, load]) => `  ${command.padEnd(8)} ${(await load()).summary}`),
+  );
+  return `Usage: isthmus COMMAND [options]
+
+Connections of Node.js programs inside one host move from TCP to shared memory.
+
+${lines.join('\n')}
+
+isthmus COMMAND --help tells more. isthmus --version prints the version.
+Exit codes: 0 done, 1 failed (the reason stands on stderr), 2 called wrongly; run ends as its command does.
+`;
+}

@@ -1,0 +1,128 @@
+/**
+ * `isthmus run COMMAND`: like `smc_run`. Replaces itself by the command, so that process id, signals, exit code, terminal and IPC
+ * channel are the command's own and nothing is left in between. Where a process cannot be replaced (no FFI) it stays and forwards.
+ */
+import { spawn } from 'node:child_process';
+import { writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { parseArgs } from 'node:util';
+import { type Command, EXIT_USAGE, fail } from './command.ts';
+
+const REGISTER = new URL('../register.js', import.meta.url).href;
+
+const HELP = `Usage: isthmus run [options] COMMAND [ARGUMENT ...]
+
+Runs a command with Isthmus loaded into it and into every Node.js program it starts: their TCP connections inside
+this host move to shared memory when both ends run like this. Everything else about them stays as it is.
+
+  -v, --verbose       say on stderr what is run, and how
+      --policy MODE   eager: move after the first byte; lazy (default): after some bytes or time; off: never
+      --access MODE   mapped (default) or store: how a peer writes into the program's memory
+  -h, --help          this text
+
+Signals, terminal, IPC channel and process id are the command's own. Environment variables: see the README.
+Exit code: that of the command; 128 + n when signal n ended it; 126 or 127 when it could not be run; 2 when called
+wrongly.
+`;
+
+export const run: Command = {
+  summary: 'run a program with its connections inside this host in shared memory',
+  help: HELP,
+  async main(args) {
+    const first = args.findIndex((arg, i) => !arg.startsWith('-') && !takesValue(args[i - 1]));
+    const command = first === -1 ? [] : args.slice(first);
+    let values: { verbose?: boolean; policy?: string; access?: string };
+    try {
+      ({ values } = parseArgs({
+        args: first === -1 ? [...args] : args.slice(0, first),
+        options: {
+          verbose: { type: 'boolean', short: 'v' },
+          policy: { type: 'string' },
+          access: { type: 'string' },
+        },
+      }));
+    } catch (error) {
+      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
+    }
+    const [file] = command;
+    if (file === undefined) return fail(`the command is missing\n${HELP}`, EXIT_USAGE);
+    const env = environment(values);
+    if (values.verbose) {
+      // Not process.stderr: it may make the descriptor non-blocking, also for the command.
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY ?? 'lazy'})\n`);
+    }
+    return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
+  },
+};
+
+function takesValue(option: string | undefined): boolean {
+  return option === '--policy' || option === '--access';
+}
+
+/** NODE_OPTIONS is appended to; twice does no harm. An absolute URL, since the program may know no package of this name. */
+function environment(values: { policy?: string; access?: string }): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS: before = '' } = process.env;
+  const option = `--import=${REGISTER}`;
+  return {
+    ...process.env,
+    NODE_OPTIONS: before.includes(option) ? before : `${before} ${option}`.trim(),
+    ...(values.policy === undefined ? {} : { ISTHMUS_POLICY: values.policy }),
+    ...(values.access === undefined ? {} : { ISTHMUS_ACCESS: values.access }),
+  };
+}
+
+/** Does not return when it works; the exit code when the command cannot be run; null when a process cannot be replaced here. */
+async function replace(file: string, command: readonly string[], env: NodeJS.ProcessEnv): Promise<number | null> {
+  const { replaceProcess } = await import('../os/exec.ts');
+  const { errorCode, keepAcrossExec } = await import('../os/index.ts');
+  try {
+    replaceProcess(file, command, channelKept(env, keepAcrossExec));
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT') return fail(`${file}: no such command`, 127);
+    if (code === 'EACCES' || code === 'ENOEXEC' || code === 'E2BIG') return fail(`${file}: ${code}`, 126);
+  }
+  return null;
+}
+
+/** Node.js takes the variables of an IPC channel out of the environment; the command needs them, and the descriptor. */
+function channelKept(env: NodeJS.ProcessEnv, keep: (fd: number) => void): NodeJS.ProcessEnv {
+  const handle = channelHandle();
+  if (handle === null || handle.fd < 0) return env;
+  keep(handle.fd);
+  const isJson = Object.getOwnPropertySymbols(handle).some(({ description }) => description === 'kJSONBuffer');
+  return { ...env, NODE_CHANNEL_FD: String(handle.fd), NODE_CHANNEL_SERIALIZATION_MODE: isJson ? 'json' : 'advanced' };
+}
+
+interface ChannelHandle {
+  readonly fd: number;
+  readStart(): void;
+}
+
+/** Node.js' own handle of the IPC channel; isthmus.cts has stopped it, so that no message is taken off that the command should get. */
+function channelHandle(): ChannelHandle | null {
+  const symbol = Object.getOwnPropertySymbols(process).find(({ description }) => description === 'kChannelHandle');
+  return symbol === undefined ? null : ((Reflect.get(process, symbol) as ChannelHandle | null | undefined) ?? null);
+}
+
+/** Stays and forwards: signals to the command, its end to our caller, messages both ways. */
+async function forward(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const withChannel = process.send !== undefined;
+  channelHandle()?.readStart();
+  const child = spawn(file, args, { env, stdio: withChannel ? ['inherit', 'inherit', 'inherit', 'ipc'] : 'inherit' });
+  if (withChannel) {
+    process.on('message', (message) => child.send(message as object));
+    child.on('message', (message) => process.send?.(message));
+    process.on('disconnect', () => child.connected && child.disconnect());
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGCONT', 'SIGWINCH'] as const) {
+    process.on(signal, () => child.kill(signal));
+  }
+  process.on('exit', () => child.kill('SIGKILL'));
+  return await new Promise((resolve) => {
+    child.on('error', (error: NodeJS.ErrnoException) =>
+      resolve(fail(`${file}: ${error.code}`, error.code === 'ENOENT' ? 127 : 126)),
+    );
+    child.on('exit', (code, signal) => resolve(signal === null ? (code ?? 1) : 128 + constants.signals[signal]));
+  });
+}

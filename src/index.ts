@@ -1,0 +1,96 @@
+/**
+ * `isthmus`: sockets of node:net that move to shared memory when both ends are on this host and use Isthmus; everything else about
+ * them is node:net's. Connections of a program that runs under `isthmus run` do so without a line of code.
+ * @module
+ */
+import {
+  type NetConnectOpts,
+  connect as netConnect,
+  createServer as netCreateServer,
+  type Server,
+  type ServerOpts,
+  type Socket,
+} from 'node:net';
+import type { ConnectionInfo } from './net/info.ts';
+import type { Role } from './net/mover.ts';
+import { sharedRuntime } from './net/runtime.ts';
+
+export { IsthmusError } from './ism/errors.ts';
+export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
+export type { Reason } from './smc/reasons.ts';
+
+const runtime = sharedRuntime(new URL('./register.js', import.meta.url).href);
+
+/** Like net.createServer. Accepted connections move according to the policy (ISTHMUS_POLICY). */
+export function createServer(options?: ServerOpts, listener?: (socket: Socket) => void): Server;
+export function createServer(listener?: (socket: Socket) => void): Server;
+export function createServer(...args: unknown[]): Server {
+  runtime.watchAll();
+  return netCreateServer(...(args as [ServerOpts, (socket: Socket) => void]));
+}
+
+/** Like net.connect. The connection moves according to the policy (ISTHMUS_POLICY). */
+export function connect(options: NetConnectOpts, listener?: () => void): Socket;
+export function connect(port: number, host?: string, listener?: () => void): Socket;
+export function connect(path: string, listener?: () => void): Socket;
+export function connect(...args: unknown[]): Socket {
+  runtime.watchAll();
+  return netConnect(...(args as [NetConnectOpts, () => void]));
+}
+
+export const createConnection = connect;
+
+export interface AccelerateOptions {
+  /** Which end of the connection this is; found out where it can be: an accepted socket has a server. */
+  readonly role?: Role;
+  /** How long to wait for the other end, in milliseconds. */
+  readonly timeoutMs?: number;
+}
+
+const DEFAULT_TIMEOUT_MS = 5000;
+
+/**
+ * Moves a connected socket now, whatever the policy says. Resolves when both directions have moved, when it is clear that the
+ * connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want it too, and a
+ * byte has to pass in either direction before anything moves. Never rejects.
+ */
+export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
+  const engine = await runtime.engine();
+  const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
+  const mover = engine.moverOf(socket);
+  if (mover === null) engine.start(socket, role);
+  else mover.retry();
+  const waitFor = engine.moverOf(socket);
+  if (waitFor !== null) {
+    const settled = waitFor.until(
+      () => waitFor.isWhollyMoved || waitFor.state === 'STAYS' || waitFor.state === 'ENDED',
+    );
+    await inTime(settled, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  }
+  return engine.info(socket);
+}
+
+/**
+ * Brings a socket back to TCP, both directions, and keeps it there until `accelerate`. Resolves when that is done, when the
+ * connection has ended, or after the timeout. Never rejects.
+ */
+export async function restore(socket: Socket, options: { readonly timeoutMs?: number } = {}): Promise<ConnectionInfo> {
+  const engine = await runtime.engine();
+  const mover = engine.moverOf(socket);
+  if (mover !== null) await inTime(mover.restore(), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  return engine.info(socket);
+}
+
+async function inTime(done: Promise<void>, timeoutMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
+  });
+  await Promise.race([done, timeout]);
+  clearTimeout(timer);
+}
+
+/** What this connection is and why. For any socket, also of a program that knows nothing of Isthmus. */
+export function info(socket: Socket): ConnectionInfo {
+  return runtime.info(socket);
+}

@@ -1,0 +1,183 @@
+/**
+ * Everything that is needed once a connection could move; loaded then, and not before. Holds what the movers of this thread have in
+ * common: the partition, the table for `isthmus ss`, and the guards against whoever reaches below or takes a socket away.
+ */
+import type { Socket } from 'node:net';
+import { debuglog } from 'node:util';
+import { threadId } from 'node:worker_threads';
+import { OsUnavailableError } from '../os/index.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
+import { watchEnd } from './carrier.ts';
+import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
+import { type Internals, testInternals } from './internals.ts';
+import { Mover, type Role } from './mover.ts';
+import { Partition } from './partition.ts';
+import { PassError, type Passing } from './passing.ts';
+import type { Policy } from './policy.ts';
+import { whyNot } from './refusals.ts';
+import { ConnectionTable, type TableRow } from './table.ts';
+
+const debug = debuglog('isthmus');
+/** How long to wait for the other end when a socket has to be brought back at once. */
+const BRING_BACK_MS = 500;
+
+interface Known {
+  readonly id: string;
+  readonly mover: Mover | null;
+  reason: Reason;
+  readonly row: TableRow | null;
+}
+
+export class Engine implements Passing {
+  readonly #policy: Policy;
+  readonly #registerUrl: string;
+  readonly #internals: Internals | string;
+  readonly #known = new WeakMap<Socket, Known>();
+  readonly #movers = new Set<Mover>();
+  #partition: Partition | null = null;
+  #table: ConnectionTable | null = null;
+  /** Why nothing moves in this thread. */
+  #never: Reason | null = null;
+  #nextId = 1;
+
+  /** @param registerUrl of the preload, by which a child that loads it is known */
+  static async create(policy: Policy, registerUrl: string): Promise<Engine> {
+    const engine = new Engine(policy, registerUrl);
+    await engine.#prepare();
+    return engine;
+  }
+
+  private constructor(policy: Policy, registerUrl: string) {
+    this.#policy = policy;
+    this.#registerUrl = registerUrl;
+    this.#internals = testInternals();
+  }
+
+  async #prepare(): Promise<void> {
+    try {
+      if (typeof this.#internals === 'string') {
+        debug('internals: %s', this.#internals);
+        this.#never = REASONS.INTERNALS;
+        return;
+      }
+      this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
+      this.#table = new ConnectionTable();
+      const { guardTls } = await import('./wrapping.ts'); // brings node:tls
+      guardTls((socket) => this.#attachTls(socket));
+      process.on('exit', () => {
+        for (const mover of this.#movers) mover.exit();
+      });
+    } catch (error) {
+      debug('%s', (error as Error).message);
+      this.#never = reasonOfSystem(error);
+    }
+  }
+
+  /** Why nothing moves in this thread, if so. */
+  get never(): Reason | null {
+    return this.#never;
+  }
+
+  /** Puts a socket on its way, unless it is. */
+  start(socket: Socket, role: Role, inContext?: (run: () => void) => void): Mover | null {
+    const known = this.#known.get(socket);
+    if (known !== undefined) return known.mover;
+    if (this.#partition === null || typeof this.#internals === 'string') {
+      this.#stay(socket, this.#never ?? REASONS.INTERR);
+      return null;
+    }
+    const mover = new Mover(socket, role, this.#partition, this.#internals, inContext);
+    this.#movers.add(mover);
+    this.#remember(socket, mover, mover.reason);
+    mover.start();
+    return mover;
+  }
+
+  /** Notes why a socket stays on TCP without having been looked at any closer. */
+  #stay(socket: Socket, reason: Reason): void {
+    this.#remember(socket, null, reason);
+  }
+
+  #remember(socket: Socket, mover: Mover | null, reason: Reason): void {
+    const row = this.#table?.addRow() ?? null;
+    const known: Known = { id: `${process.pid}.${threadId}.${this.#nextId++}`, mover, reason, row };
+    this.#known.set(socket, known);
+    if (row === null) return;
+    this.#publish(socket, known);
+    watchEnd(socket, () => {
+      row.free();
+      if (mover !== null) this.#movers.delete(mover);
+    });
+  }
+
+  #changed(mover: Mover): void {
+    const known = this.#known.get(mover.socket);
+    if (known === undefined || mover.state === 'ENDED') return;
+    known.reason = mover.reason;
+    this.#publish(mover.socket, known);
+  }
+
+  /** The texts of the reason are the reader's: it has the same table. */
+  #publish(socket: Socket, { id, mover, reason, row }: Known): void {
+    if (row === null) return;
+    const carrier = mover?.carrier;
+    if (carrier) carrier.counters = row.counters;
+    const info = describeSocket(socket, mover, id, reason);
+    row.write(JSON.stringify({ ...info, program: info.program.slice(-200), reason: reason.code }));
+  }
+
+  knows(socket: Socket): boolean {
+    return this.#known.has(socket);
+  }
+
+  info(socket: Socket): ConnectionInfo {
+    const known = this.#known.get(socket);
+    if (known === undefined) return describeUnseen(socket, whyNot(socket) ?? REASONS.YOUNG);
+    const { id, mover, reason, row } = known;
+    const info = describeSocket(socket, mover, id, reason);
+    const carrier = mover?.carrier ?? null;
+    if (carrier !== null) return { ...info, bytes: bytesOf(carrier.counters) };
+    const { inShm = 0, outShm = 0 } = row === null ? {} : bytesOf(row.counters);
+    return { ...info, bytes: { inTcp: socket.bytesRead - inShm, inShm, outTcp: socket.bytesWritten - outShm, outShm } };
+  }
+
+  moverOf(socket: Socket): Mover | null {
+    return this.#known.get(socket)?.mover ?? null;
+  }
+
+  // --- Guards ---
+
+  /** TLS is being put on a socket. True when it must go through JavaScript. */
+  #attachTls(socket: Socket): boolean {
+    const mover = this.moverOf(socket);
+    if (mover === null) return false;
+    return !mover.leave(REASONS.TLS);
+  }
+
+  giveAway(socket: Socket): Buffer {
+    const mover = this.moverOf(socket);
+    if (mover === null) return Buffer.alloc(0);
+    const unread = mover.bringBackNow(REASONS.GIVENAWAY, BRING_BACK_MS);
+    if (unread === null)
+      throw new PassError('the other end did not answer in time: the socket cannot be given to another process now');
+    return unread;
+  }
+
+  loadsIsthmus(env: readonly string[]): boolean {
+    return env.some((pair) => pair.startsWith('NODE_OPTIONS=') && pair.includes(this.#registerUrl));
+  }
+}
+
+function reasonOfSystem(error: unknown): Reason {
+  if (!(error instanceof OsUnavailableError)) return REASONS.SYSTEM;
+  switch (error.code) {
+    case 'ERR_ISTHMUS_PLATFORM':
+      return REASONS.PLATFORM;
+    case 'ERR_ISTHMUS_FFI':
+      return REASONS.FFI;
+    case 'ERR_ISTHMUS_POLL':
+      return REASONS.SYSTEM;
+    default:
+      return error.code satisfies never;
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * Sockets that are given to another process: `child.send(message, socket)` and `spawn(..., { stdio: [socket] })` hand over the
+ * descriptor and nothing else. A moved socket is brought back to TCP first; bytes that were received and not read go along in the
+ * message, if the child is known to understand it, else the call throws. Nothing is lost silently.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { subscribe } from 'node:diagnostics_channel';
+import { Socket } from 'node:net';
+import { IsthmusError } from '../ism/index.ts';
+
+export interface Passing {
+  /** Brings it back; the bytes that were received and not read. Throws when that cannot be done now. */
+  giveAway(socket: Socket): Buffer;
+  /** Whether a program with these variables loads Isthmus. */
+  loadsIsthmus(env: readonly string[]): boolean;
+}
+
+export class PassError extends IsthmusError {
+  constructor(message: string) {
+    super('ERR_ISTHMUS_PASS', 'local', message);
+    this.name = 'PassError';
+  }
+}
+
+/** Name of the member that a message with unread bytes has; its value is base64. */
+const UNREAD = 'isthmus:unread';
+
+type Send = (message: unknown, handle?: unknown, ...rest: unknown[]) => boolean;
+interface Sender {
+  send?: Send;
+}
+interface SpawnOptions {
+  readonly stdio?: unknown;
+  readonly envPairs?: readonly string[];
+}
+type Spawn = (options: SpawnOptions) => number;
+
+/** From now on every child process is watched. */
+export function guardPassing(passing: () => Passing | null): void {
+  subscribe('child_process', (message) => {
+    const child = (message as { process: ChildProcess }).process as unknown as Sender & { spawn: Spawn };
+    const spawn = child.spawn;
+    child.spawn = function (options) {
+      giveStdio(options.stdio, passing());
+      const result = spawn.call(this, options);
+      guardSend(this, () => passing()?.loadsIsthmus(options.envPairs ?? []) ?? false, passing);
+      return result;
+    };
+  });
+  if (typeof process.send === 'function') {
+    guardSend(process as Sender, () => true, passing);
+    receiveUnread();
+  }
+}
+
+function giveStdio(stdio: unknown, passing: Passing | null): void {
+  if (passing === null || !Array.isArray(stdio)) return;
+  for (const entry of stdio) {
+    if (!(entry instanceof Socket)) continue;
+    const unread = passing.giveAway(entry);
+    if (unread.length === 0) continue;
+    entry.unshift(unread);
+    throw new PassError(
+      `${unread.length} bytes of the socket were received through shared memory and not read: a child cannot get them as stdio`,
+    );
+  }
+}
+
+function guardSend(sender: Sender, understands: () => boolean, passing: () => Passing | null): void {
+  const send = sender.send;
+  if (typeof send !== 'function') return;
+  sender.send = function (message, handle, ...rest) {
+    const guard = handle instanceof Socket ? passing() : null;
+    if (guard === null || !(handle instanceof Socket)) return send.call(this, message, handle, ...rest);
+    const unread = guard.giveAway(handle);
+    if (unread.length === 0) return send.call(this, message, handle, ...rest);
+    if (!understands()) {
+      handle.unshift(unread);
+      throw new PassError(
+        `${unread.length} bytes of the socket were received through shared memory and not read: the child does not run under isthmus and cannot get them`,
+      );
+    }
+    return send.call(this, { [UNREAD]: unread.toString('base64'), message }, handle, ...rest);
+  };
+}
+
+/** In a child: gives a socket the bytes that came along, before the program sees it. */
+function receiveUnread(): void {
+  const emit = process.emit as (event: string | symbol, ...args: unknown[]) => boolean;
+  const patched = function (this: unknown, event: string | symbol, ...args: unknown[]): boolean {
+    const [message, handle, ...rest] = args as [Record<string, unknown> | null, unknown];
+    const unread = event === 'message' && typeof message === 'object' && message !== null ? message[UNREAD] : undefined;
+    if (typeof unread !== 'string' || !(handle instanceof Socket)) return emit.call(this, event, ...args);
+    handle.unshift(Buffer.from(unread, 'base64'));
+    return emit.call(this, event, message?.message, handle, ...rest);
+  };
+  process.emit = patched as typeof process.emit;
+}

@@ -1,0 +1,117 @@
+/**
+ * What this thread's copies of Isthmus share, under a versioned symbol: loading the preload twice, or two copies of the package, is
+ * harmless. It watches sockets being born and loads the engine when the first of them could move.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { subscribe } from 'node:diagnostics_channel';
+import { Socket } from 'node:net';
+import { REASONS } from '../smc/reasons.ts';
+import { canBeLocal } from './addresses.ts';
+import type { Engine } from './engine.ts';
+import { type ConnectionInfo, describeUnseen } from './info.ts';
+import type { Role } from './mover.ts';
+import { guardPassing } from './passing.ts';
+import { type Policy, readPolicy } from './policy.ts';
+import { type Newborn, Nursery } from './young.ts';
+
+/** Changes when what is shared changes its meaning. */
+const SHARED = Symbol.for('isthmus.runtime.1');
+
+export class Runtime {
+  readonly policy: Policy;
+  readonly #registerUrl: string;
+  readonly #nursery: Nursery;
+  /** Sockets that are not to be looked at: their peer cannot be of this host. */
+  readonly #remote = new WeakSet<Socket>();
+  #engine: Engine | null = null;
+  #loading: Promise<Engine> | null = null;
+  #watching = false;
+  #guarded = false;
+
+  constructor(registerUrl: string) {
+    this.#registerUrl = registerUrl;
+    this.policy = readPolicy(process.env, (text) => process.emitWarning(text, 'IsthmusWarning'));
+    const { mode, lazyBytes, lazyMs } = this.policy;
+    // Under eager a connection is old enough as soon as it is looked at.
+    this.#nursery = new Nursery(lazyBytes, mode === 'eager' ? 0 : lazyMs, (one) => this.#consider(one));
+  }
+
+  /** Watches all sockets of the program from now on. */
+  watchAll(): void {
+    if (this.#watching || this.policy.mode === 'off') return;
+    this.#watching = true;
+    const born = (socket: Socket, role: Role) => this.#born(socket, role);
+    // Not the channel net.client.socket: on Node.js 20 it says nothing of `new Socket().connect()`.
+    const connect = Socket.prototype.connect;
+    const patched = function (this: Socket, ...args: unknown[]): Socket {
+      const result = Reflect.apply(connect, this, args) as Socket;
+      born(this, 'client');
+      return result;
+    };
+    Object.defineProperty(patched, 'name', { value: connect.name });
+    Object.defineProperty(patched, 'length', { value: connect.length });
+    Socket.prototype.connect = patched as typeof connect;
+    subscribe('net.server.socket', (message) => born((message as { socket: Socket }).socket, 'server'));
+    this.#guard();
+  }
+
+  /** Sockets that are given to other processes: every child has to be known from its beginning. */
+  #guard(): void {
+    if (this.#guarded) return;
+    this.#guarded = true;
+    guardPassing(() => this.#engine);
+  }
+
+  #born(socket: Socket, role: Role): void {
+    if ((socket as { encrypted?: boolean }).encrypted === true) return;
+    if (role === 'server' && !canBeLocal(socket.remoteAddress)) {
+      this.#remote.add(socket);
+      return;
+    }
+    // Listeners of a client run in the context of `connect`, on Node.js' own way to the bytes.
+    const context = role === 'client' ? { inContext: AsyncLocalStorage.snapshot() as (run: () => void) => void } : {};
+    const one: Newborn = { socket, role, bornAt: performance.now(), ...context };
+    if (this.policy.mode !== 'eager') this.#nursery.add(one);
+    else if (socket.connecting) socket.prependOnceListener('connect', () => this.#consider(one));
+    else this.#consider(one);
+  }
+
+  /** Old enough: is it of this host? */
+  #consider({ socket, role, inContext }: Newborn): void {
+    if (!canBeLocal(socket.remoteAddress)) {
+      this.#remote.add(socket);
+      return;
+    }
+    this.#withEngine((engine) => {
+      if (!socket.destroyed) engine.start(socket, role, inContext);
+    });
+  }
+
+  /** At once when the engine is there. */
+  #withEngine(use: (engine: Engine) => void): void {
+    if (this.#engine !== null) use(this.#engine);
+    else void this.engine().then(use);
+  }
+
+  engine(): Promise<Engine> {
+    this.#guard();
+    this.#loading ??= import('./engine.ts').then(async (module) => {
+      this.#engine = await module.Engine.create(this.policy, this.#registerUrl);
+      return this.#engine;
+    });
+    return this.#loading;
+  }
+
+  info(socket: Socket): ConnectionInfo {
+    if (this.#engine?.knows(socket)) return this.#engine.info(socket);
+    const isOff = this.policy.mode === 'off';
+    return describeUnseen(socket, isOff ? REASONS.OFF : this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG);
+  }
+}
+
+/** The one runtime of this thread. @param registerUrl of the preload that belongs to the caller's copy of the package */
+export function sharedRuntime(registerUrl: string): Runtime {
+  const shared = globalThis as { [SHARED]?: Runtime };
+  shared[SHARED] ??= new Runtime(registerUrl);
+  return shared[SHARED];
+}

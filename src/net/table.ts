@@ -1,0 +1,100 @@
+/**
+ * The table of a partition's connections, in a small memfd with a name: `isthmus ss` finds it through /proc/PID/fd and reads it
+ * while the program is busy. Its own user and root can open it; nothing is left behind when the process ends.
+ *
+ *     offset | size     | field
+ *     0      | 8        | "ISTHMUS1"
+ *     8      | 4        | rows in use, at most (u32)
+ *     64     | 1024 * n | rows
+ *     row: 0 | 4        | sequence: odd while the row is being written, changed when it was
+ *          4 | 4        | length of the text; 0 = free
+ *          8 | 32       | four counters (f64): bytes in by TCP, in by memory, out by TCP, out by memory
+ *         40 | 984      | JSON: everything else
+ *
+ * Native byte order.
+ */
+import { closeFd, createSharedMemory, map } from '../os/index.ts';
+
+export const TABLE_NAME = 'isthmus-connections';
+export const TABLE_MAGIC = 'ISTHMUS1';
+export const ROW_BYTES = 1024;
+export const FIRST_ROW = 64;
+const ROWS_IN_USE = 8;
+const SEQUENCE = 0;
+const TEXT_LENGTH = 4;
+const COUNTERS = 8;
+const COUNTER_COUNT = 4;
+const TEXT = 40;
+/** Address space; pages come with the rows. */
+const MAX_ROWS = 65536;
+
+export class ConnectionTable {
+  readonly #fd: number;
+  readonly #memory: ArrayBuffer;
+  readonly #bytes: Buffer;
+  readonly #words: Int32Array;
+  readonly #free: number[] = [];
+  #used = 0;
+
+  /** Throws SystemError. */
+  constructor() {
+    const lengthBytes = FIRST_ROW + MAX_ROWS * ROW_BYTES;
+    this.#fd = createSharedMemory(TABLE_NAME, lengthBytes);
+    this.#memory = map(this.#fd, lengthBytes);
+    this.#bytes = Buffer.from(this.#memory);
+    this.#words = new Int32Array(this.#memory);
+    this.#bytes.write(TABLE_MAGIC, 0, 'latin1');
+  }
+
+  /** Null when the table is full. */
+  addRow(): TableRow | null {
+    const index = this.#free.pop() ?? this.#used;
+    if (index === MAX_ROWS) return null;
+    if (index === this.#used) {
+      this.#used++;
+      Atomics.store(this.#words, ROWS_IN_USE / 4, this.#used);
+    }
+    const offset = FIRST_ROW + index * ROW_BYTES;
+    const counters = new Float64Array(this.#memory, offset + COUNTERS, COUNTER_COUNT);
+    return {
+      counters,
+      write: (text) => this.#write(offset, text),
+      free: () => {
+        this.#write(offset, '');
+        counters.fill(0);
+        this.#free.push(index);
+      },
+    };
+  }
+
+  #write(offset: number, text: string): void {
+    const sequence = (offset + SEQUENCE) / 4;
+    Atomics.add(this.#words, sequence, 1);
+    const length = this.#bytes.write(text, offset + TEXT, ROW_BYTES - TEXT);
+    Atomics.store(this.#words, (offset + TEXT_LENGTH) / 4, length);
+    Atomics.add(this.#words, sequence, 1);
+  }
+
+  close(): void {
+    closeFd(this.#fd);
+  }
+}
+
+export interface TableRow {
+  readonly counters: Float64Array;
+  write(text: string): void;
+  free(): void;
+}
+
+/** One row as a reader finds it; null when it is free or being written. @param row a copy of its bytes */
+export function readRow(row: Buffer): { readonly text: string; readonly counters: readonly number[] } | null {
+  const length = row.readUInt32LE(TEXT_LENGTH);
+  if (length === 0 || length > ROW_BYTES - TEXT || row.readUInt32LE(SEQUENCE) % 2 === 1) return null;
+  const counters = Array.from({ length: COUNTER_COUNT }, (_, i) => row.readDoubleLE(COUNTERS + 8 * i));
+  return { text: row.toString('utf8', TEXT, TEXT + length), counters };
+}
+
+export function rowsInUse(head: Buffer): number {
+  if (head.toString('latin1', 0, TABLE_MAGIC.length) !== TABLE_MAGIC) return 0;
+  return Math.min(head.readUInt32LE(ROWS_IN_USE), MAX_ROWS);
+}

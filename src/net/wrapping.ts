@@ -1,0 +1,49 @@
+/**
+ * TLS and HTTP/2 put on a socket that can be moved: they would read and write its handle in C++, below the carrier. On a socket that has
+ * an SMC connection they go through a JavaScript stream instead; any other is theirs and stays on TCP.
+ *
+ * HTTP/2 looks at `handle.isStreamBase`, which the carrier sets to false. TLS is led by its own method `_wrapHandle`.
+ */
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import { internalsOf } from './internals.ts';
+import { underTls } from './refusals.ts';
+
+interface TlsInternals {
+  _wrapHandle(wrap: Socket | null, handle: unknown, third: unknown): unknown;
+}
+
+type JsStreamSocketClass = new (stream: Duplex) => Duplex & { _handle: unknown };
+
+/** @param attach TLS is being put on this socket: true = it must go through JavaScript, false = it may have the handle. */
+export function guardTls(attach: (socket: Socket) => boolean): void {
+  const prototype = TLSSocket.prototype as unknown as TlsInternals;
+  const original = prototype._wrapHandle;
+  if (typeof original !== 'function' || original.length !== 3) return; // then no socket with a TLSSocket on it is known: the byte test finds it
+  let JsStreamSocket: JsStreamSocketClass | undefined;
+  prototype._wrapHandle = function (wrap, handle, third) {
+    if (wrap === null || wrap === undefined || internalsOf(wrap)._handle !== handle)
+      return original.call(this, wrap, handle, third);
+    if (!attach(wrap)) {
+      underTls.add(wrap);
+      return original.call(this, wrap, handle, third);
+    }
+    JsStreamSocket ??= findJsStreamSocket();
+    const stream = new JsStreamSocket(wrap);
+    // TLS writes its close_notify after the peer's end; the stream then fails, which is nobody's business.
+    stream.on('error', () => {});
+    return original.call(this, stream as unknown as Socket, stream._handle, third);
+  };
+}
+
+/** Node.js wraps any Duplex in it that TLS is put on. */
+function findJsStreamSocket(): JsStreamSocketClass {
+  const nothing = new Duplex({ read() {}, write: (_chunk, _encoding, callback) => callback() });
+  const tls = new TLSSocket(nothing as Socket);
+  tls.on('error', () => {});
+  const handle = (tls as unknown as { _handle: { _parentWrap: { constructor: JsStreamSocketClass } } })._handle;
+  const found = handle._parentWrap.constructor;
+  tls.destroy();
+  return found;
+}
