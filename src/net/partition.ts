@@ -381,17 +381,20 @@ export class Partition implements Ground, Client {
     ] as const) {
       const match = this.#begin(mover, [this.#loopback], this.#loopback.gid, sendTo(peer), () => ends.delete(mover));
       ends.set(mover, (message) => this.#received(mover, match.handshake, message));
-      this.#start(match.handshake, role);
+      if (role === 'client') match.handshake.startAsClient();
+      else match.handshake.startAsServer();
     }
   }
 
   #handshake(mover: Mover, device: HostDevice, peer: Gid, number: bigint, role: 'client' | 'server'): void {
     const send = (message: Buffer) => void device.sendMessage(peer, withMatch(number, message));
     const match = this.#begin(mover, [device], peer, send, () => this.#matches.forget(peer, number));
+    // A server may find the Proposal waiting; a client has to wait until the pair is up.
+    if (role === 'server') match.handshake.startAsServer();
     this.#matches.listen(peer, number, (message) => this.#received(mover, match.handshake, message));
     void device.queryRemoteGid(peer).then((reachable) => {
-      if (reachable) this.#start(match.handshake, role);
-      else match.handshake.abandon(REASONS.PAIRLOST);
+      if (!reachable) match.handshake.abandon(REASONS.PAIRLOST);
+      else if (role === 'client' && !match.handshake.isOver) match.handshake.startAsClient();
     });
   }
 
@@ -423,12 +426,6 @@ export class Partition implements Ground, Client {
     const match = { handshake, send, forget };
     this.#matchOf.set(mover, match);
     return match;
-  }
-
-  #start(handshake: Handshake, role: 'client' | 'server'): void {
-    if (handshake.isOver) return;
-    if (role === 'client') handshake.startAsClient();
-    else handshake.startAsServer();
   }
 
   #received(mover: Mover, handshake: Handshake, message: Buffer): void {

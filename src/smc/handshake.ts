@@ -184,11 +184,13 @@ export class Handshake {
       this.#decline(REASONS.SYNCERR, true);
       return;
     }
-    const dmb = await this.#register(device, accept.gid);
-    if (dmb === null) return;
     const { eid, firstContact } = accept;
     const linkId = firstContact || old === undefined ? groups.nextId() : old.id;
     this.#agreed = { device, eid, linkId, firstContact, hostName: this.#context.hostName };
+    // At once: the Accept of the next connection counts on it.
+    if (firstContact) groups.add(new LinkGroup(linkId, device, accept.gid, eid, accept.fce?.hostName ?? ''));
+    const dmb = await this.#register(device, accept.gid);
+    if (dmb === null) return;
     const remote = await this.#attach(device, accept);
     if (remote === null) return;
     this.#send(encodeClc(makeAnswer('confirm', this.#agreed, dmb)));
@@ -221,14 +223,23 @@ export class Handshake {
 
   #succeed(device: Device, dmb: Dmb, remote: RemoteDmb, answer: AcceptConfirmV2): void {
     const { groups } = this.#context;
-    const agreed = this.#agreed as Agreed;
-    let group = groups.find(device, answer.gid);
-    if (group === undefined || agreed.firstContact) {
-      group = new LinkGroup(agreed.linkId, device, answer.gid, agreed.eid, answer.fce?.hostName ?? '');
-      groups.add(group);
-    }
+    const { linkId, eid } = this.#agreed as Agreed;
+    // It may have been terminated meanwhile, by a peer that was out of step.
+    const group = groups.find(device, answer.gid) ?? new LinkGroup(linkId, device, answer.gid, eid, '');
+    groups.add(group);
     this.#state = 'DONE';
     this.#finish({ parts: { device, dmb, remote }, group });
+  }
+
+  /** A link group of which nothing came is freed at once. */
+  #forgetFailedFirstContact(): void {
+    const agreed = this.#agreed;
+    if (!agreed?.firstContact || this.#peerGid === null) return;
+    const device = this.#context.devices.find(({ gid }) => gid === agreed.device.gid);
+    if (device === undefined) return;
+    const group = this.#context.groups.find(device, this.#peerGid);
+    if (group?.id === agreed.linkId && group.connections.size === 0)
+      this.#context.groups.terminate(device, this.#peerGid);
   }
 
   #desync(): void {
@@ -246,6 +257,7 @@ export class Handshake {
   #fail(outcome: HandshakeOutcome): void {
     this.#state = 'FAILED';
     if (this.#dmb !== null) void this.#dmb.device.unregisterDmb(this.#dmb.dmb);
+    this.#forgetFailedFirstContact();
     this.#finish(outcome);
   }
 }
