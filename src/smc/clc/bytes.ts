@@ -1,5 +1,4 @@
 /** What the codecs of this folder share: copies, range checks of values to be written, halves of a GID, the residue. */
-import { SocketAddress } from 'node:net';
 import { type Gid, gidFromBytes, gidToBytes } from '../../ism/index.ts';
 
 /** The same bytes with Buffer's readers. */
@@ -70,7 +69,7 @@ export function hex(value: number, digits: number): string {
 /** @param bytes 16 bytes. */
 export function ipv6Text(bytes: Buffer): string {
   const groups = bytes.toString('hex').match(/..../g) ?? [];
-  return new SocketAddress({ family: 'ipv6', address: groups.join(':') }).address;
+  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }
 
 /**
