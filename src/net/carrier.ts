@@ -335,9 +335,9 @@ export class Carrier {
   }
 
   #destroy(error?: Error, callback?: (error: Error | null) => void): InternalSocket {
-    const fromTcp = error !== undefined && (error as NodeJS.ErrnoException).syscall === 'read';
+    const fromTcp = (error as NodeJS.ErrnoException | null | undefined)?.syscall === 'read';
     // A reset must not overtake bytes that came before it, nor the program's wish to read them.
-    if (fromTcp && this.#connection !== null && !this.#closed && !this.#endShown) {
+    if (fromTcp && error && this.#connection !== null && !this.#closed && !this.#endShown) {
       this.#tcpEnded(error);
       return this.#socket;
     }
