@@ -58,6 +58,12 @@ export class Carrier {
   /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
   #seenRead: number;
   #seenWritten: number;
+  /** Bytes that went through rings of connections before. */
+  readonly #earlierRead: number;
+  readonly #earlierWritten: number;
+  #isWritingNative = false;
+  /** Bytes were written below JavaScript before one of our writes. */
+  #foreignWritten = false;
   #passed = false;
   /** Whether the stream wants bytes while they come from the ring. */
   #wants = false;
@@ -91,8 +97,10 @@ export class Carrier {
     this.#listener = listener;
     this.#inContext = inContext;
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
-    this.#seenRead = handle.bytesRead;
-    this.#seenWritten = handle.bytesWritten;
+    this.#seenRead = this.nativeRead;
+    this.#seenWritten = this.nativeWritten;
+    this.#earlierRead = handle.bytesRead - this.#seenRead;
+    this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
     this.#install();
     this.#count();
   }
@@ -122,7 +130,8 @@ export class Carrier {
 
   /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
   get hasForeignBytes(): boolean {
-    return this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
+    if (this.#isWritingNative) return this.#foreignWritten;
+    return this.#foreignWritten || this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
   }
 
   /** Bytes by way and direction, see COUNTER. May be given memory that other processes read. */
@@ -139,15 +148,15 @@ export class Carrier {
     const counters = this.#counters;
     counters[COUNTER.inTcp] = this.#seenRead;
     counters[COUNTER.outTcp] = this.#seenWritten;
-    if (this.#connection === null) return;
-    counters[COUNTER.inShm] = this.#connection.in.ringTotal;
-    counters[COUNTER.outShm] = this.#connection.out.ringTotal;
+    counters[COUNTER.inShm] = this.#earlierRead + (this.#connection?.in.ringTotal ?? 0);
+    counters[COUNTER.outShm] = this.#earlierWritten + (this.#connection?.out.ringTotal ?? 0);
   }
 
   /** The handle was given back by something in C++: bytes are counted from here. */
   rebase(): void {
     this.#seenRead = this.nativeRead;
     this.#seenWritten = this.nativeWritten;
+    this.#foreignWritten = false;
   }
 
   get connection(): Connection | null {
@@ -168,11 +177,11 @@ export class Carrier {
     const { in: inbound, out: outbound } = connection;
     Object.defineProperty(this.#handle, 'bytesRead', {
       configurable: true,
-      get: () => this.nativeRead + inbound.ringTotal,
+      get: () => this.nativeRead + this.#earlierRead + inbound.ringTotal,
     });
     Object.defineProperty(this.#handle, 'bytesWritten', {
       configurable: true,
-      get: () => this.nativeWritten + outbound.ringTotal + this.#pendingBytes(),
+      get: () => this.nativeWritten + this.#earlierWritten + outbound.ringTotal + this.#pendingBytes(),
     });
     // Whoever attaches to the handle in C++ from here on is led through JavaScript.
     Object.defineProperty(this.#handle, 'isStreamBase', { configurable: true, value: false });
@@ -395,10 +404,16 @@ export class Carrier {
   }
 
   #writeNative(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
-    const before = this.nativeWritten;
-    SOCKET._writeGeneric.call(this.#socket, writev, data, encoding, callback);
-    // What was written below JavaScript before stays missing in our count.
-    this.#seenWritten += this.nativeWritten - before;
+    // Writing may call back into the program, which may write again.
+    const isNested = this.#isWritingNative;
+    if (!isNested && this.nativeWritten !== this.#seenWritten) this.#foreignWritten = true;
+    this.#isWritingNative = true;
+    try {
+      SOCKET._writeGeneric.call(this.#socket, writev, data, encoding, callback);
+    } finally {
+      this.#isWritingNative = isNested;
+    }
+    this.#seenWritten = this.nativeWritten;
     this.#counters[COUNTER.outTcp] = this.#seenWritten;
     if (!this.#passed) {
       this.#passed = true;
@@ -434,7 +449,7 @@ export class Carrier {
     }
     this.#pending = null;
     if (progress) this.#socket._unrefTimer();
-    this.#counters[COUNTER.outShm] = connection.out.ringTotal;
+    this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
     pending.callback();
   }
 

@@ -65,6 +65,8 @@ export class Mover {
   #group: LinkGroup | null = null;
   /** The program wants this connection on TCP. */
   #wantsTcp = false;
+  /** The peer has given the connection up: so do we, as soon as everything is on TCP. */
+  #leavesFor: Reason | null = null;
   #movedAtMs: number | null = null;
   #waiting: { readonly until: () => boolean; readonly resolve: () => void }[] = [];
   #orphanTimer: NodeJS.Timeout | undefined;
@@ -231,6 +233,7 @@ export class Mover {
       connection.in.arm();
       carrier.cut();
     }
+    this.#leaveIfPlain();
     this.#told();
   }
 
@@ -268,12 +271,20 @@ export class Mover {
       this.#failed(error as Error);
       return;
     }
-    if (!this.#carrier?.isPlain) {
+    if (connection.out.isMoved || connection.in.state === 'MOVED') {
       this.#failed(new Error('a Decline after the cut'));
       return;
     }
+    // What stands in our ring before BACK is still ours to read.
+    this.#wantsTcp = true;
+    this.#leavesFor = reason;
+    this.#leaveIfPlain();
+  }
+
+  #leaveIfPlain(): void {
+    if (this.#leavesFor === null || !this.isBack) return;
     this.#dissolve();
-    this.stay(reason);
+    this.stay(this.#leavesFor);
   }
 
   /** Gives the SMC connection back. Everything is on TCP. */
