@@ -55,6 +55,8 @@ export interface FabricIdentity {
 /** How long to try in all: a fabric that is being started needs a moment. */
 const CONNECT_TIMEOUT_MS = 5000;
 const RETRY_MS = 15;
+/** How long to wait for the WELCOME of one that took the connection. */
+const WELCOME_TIMEOUT_MS = 1500;
 /** A fabric that does not answer for so long is said to be silent. */
 const SILENCE_MS = 1000;
 
@@ -69,7 +71,7 @@ export async function joinFabric(
   for (;;) {
     const found = findFabric(env);
     if (found !== null) {
-      const client = await FabricClient.join(found.fd, found.place, about, listener, end - performance.now());
+      const client = await FabricClient.join(found.fd, found.place, about, listener);
       if (client !== null) return client; // else it was about to end: look again
     } else if (!started) {
       started = true;
@@ -134,7 +136,6 @@ export class FabricClient {
     place: FabricPlace,
     about: { readonly thread: number; readonly program: string },
     listener: FabricListener,
-    timeoutMs: number,
   ): Promise<FabricClient | null> {
     return new Promise((resolve, reject) => {
       let client: FabricClient | undefined;
@@ -147,7 +148,10 @@ export class FabricClient {
         giveUp();
         reject(new FabricUnavailable(kind, text));
       };
-      const timer = setTimeout(() => fail('silent', `the fabric at ${place.socket} does not answer`), timeoutMs);
+      const timer = setTimeout(
+        () => fail('silent', `the fabric at ${place.socket} does not answer`),
+        WELCOME_TIMEOUT_MS,
+      );
       timer.unref();
       const [mine, theirs] = streamSocketPair();
       const doorbell = openDoorbell(mine, {

@@ -513,7 +513,7 @@ function reasonOfFabric(error: unknown): Reason {
     case 'refused':
       return REASONS.FABRICBUSY;
     case 'silent':
-      return REASONS.FABRICLOST;
+      return REASONS.FABRICSILENT;
     default:
       return error.kind satisfies never;
   }

@@ -1,0 +1,104 @@
+/** Two programs that know nothing of Isthmus, run with the preload, in a fabric of their own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { readConnections } from '../../src/cli/ss.ts';
+import type { ConnectionInfo } from '../../src/net/info.ts';
+import { eventually } from '../../src/testing/index.ts';
+
+const REGISTER = new URL('../../src/register.js', import.meta.url).href;
+
+/** One program: its lines of output as they come, and its end. */
+export class Program {
+  readonly child: ChildProcess;
+  readonly lines: string[] = [];
+  stderr = '';
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+
+  constructor(code: string, args: readonly string[], env: NodeJS.ProcessEnv, execPath = process.execPath) {
+    this.child = spawn(execPath, ['--input-type=module', '--eval', code, '--', ...args], {
+      env,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    createInterface(this.child.stdout as NodeJS.ReadableStream).on('line', (line) => this.lines.push(line));
+    this.child.stderr?.on('data', (chunk) => {
+      this.stderr += chunk;
+    });
+    this.exited = once(this.child, 'close').then(([code, signal]) => ({ code, signal }));
+  }
+
+  get pid(): number {
+    return this.child.pid ?? -1;
+  }
+
+  /** A word for the program: it reads lines. */
+  tell(line: string): void {
+    this.child.stdin?.write(`${line}\n`);
+  }
+
+  /** The first line that begins so, without the beginning. */
+  async says(beginning: string): Promise<string> {
+    let found: string | undefined;
+    await eventually(`a line '${beginning}' of ${JSON.stringify(this.lines)} ${this.stderr}`, () => {
+      found = this.lines.find((line) => line.startsWith(beginning));
+      return found !== undefined;
+    });
+    return (found ?? '').slice(beginning.length);
+  }
+
+  get connections(): ConnectionInfo[] {
+    return readConnections(String(this.pid));
+  }
+
+  /** Waits until all its connections have moved, and there is at least one. */
+  async moves(count = 1): Promise<void> {
+    await eventually('moved', () => this.connections.filter(({ mode }) => mode === 'SMC-D').length >= count);
+  }
+}
+
+/** A fabric and programs of a test. */
+export class Stage {
+  readonly directory = mkdtempSync(join(tmpdir(), 'isthmus-stage-'));
+  readonly #programs: Program[] = [];
+
+  env(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+    return {
+      ...process.env,
+      NODE_OPTIONS: `--import=${REGISTER}`,
+      ISTHMUS_RUNTIME_DIR: this.directory,
+      ISTHMUS_FABRIC_IDLE_MS: '500',
+      ISTHMUS_POLICY: 'eager',
+      ISTHMUS_LINGER_MS: '200',
+      ...more,
+    };
+  }
+
+  run(code: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}, execPath?: string): Program {
+    const program = new Program(code, args.map(String), this.env(env), execPath);
+    this.#programs.push(program);
+    return program;
+  }
+
+  async close(): Promise<void> {
+    for (const program of this.#programs) program.child.kill('SIGKILL');
+    await Promise.all(this.#programs.map(({ exited }) => exited));
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Begins every program: `tell(line)` prints, `told(word, act)` acts on a line of stdin. */
+export const PRELUDE = `
+  import net from 'node:net';
+  import { createInterface } from 'node:readline';
+  const tell = (line) => process.stdout.write(line + '\\n');
+  const acts = new Map();
+  const told = (word, act) => acts.set(word, act);
+  createInterface(process.stdin).on('line', (line) => { const [word, ...rest] = line.split(' '); acts.get(word)?.(...rest); }).on('close', () => {});
+  process.stdin.unref?.();
+  const args = process.argv.slice(1).filter((one) => one !== '--');
+  const byteAt = (i) => (i * 13 + (i >> 8) * 7) & 0xff;
+  const pattern = (from, length) => Buffer.from(Array.from({ length }, (_, i) => byteAt(from + i)));
+`;
