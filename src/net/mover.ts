@@ -437,17 +437,20 @@ export class Mover {
     }
     if (carrier === null || connection === null || this.#state !== 'CONNECTED') return;
     this.look(); // what was said last
-    connection.out.back();
-    carrier.settle();
-    try {
-      if (carrier.isPlain || !connection.in.isFromRing) connection.in.neverCut();
-    } catch {
-      // Half a cut: the timer ends it.
-    }
-    if (carrier.isPlain && carrier.unread === 0) {
-      this.#dissolve();
-      this.stay(REASONS.PAIRLOST);
-      return;
+    // Bytes of ours that it left unread are lost: the connection cannot go on, and TCP will tell of its end or we do.
+    if (connection.out.unconsumed === 0) {
+      connection.out.back();
+      carrier.settle();
+      try {
+        connection.in.neverCut();
+      } catch {
+        // It broke a rule in its last words: the timer ends it.
+      }
+      if (this.isBack) {
+        this.#dissolve();
+        this.stay(REASONS.PAIRLOST);
+        return;
+      }
     }
     this.#orphanTimer = setTimeout(() => {
       if (this.#state === 'CONNECTED') carrier.reset();

@@ -24,7 +24,7 @@ const SERVER = `${PRELUDE}
     let sent = 0;
     told('write', (length) => { socket.write(pattern(sent, +length), (error) => tell('written ' + (error?.code ?? 'ok'))); sent += +length; });
     told('more', (length) => socket.write(Buffer.alloc(+length), (error) => tell('more ' + (error?.code ?? 'ok'))));
-    told('pause', () => socket.pause());
+    told('pause', () => { socket.pause(); tell('paused'); });
     told('resume', () => socket.resume());
     told('got', () => tell('got ' + got));
     told('exit', () => process.exit());
@@ -42,7 +42,7 @@ const CLIENT = `${PRELUDE}
   socket.on('error', (error) => tell('error ' + error.code));
   socket.on('close', (hadError) => tell('close ' + hadError + ' ' + got + ' ' + wrong));
   told('write', (length) => { socket.write(pattern(sent, +length), (error) => tell('written ' + (error?.code ?? 'ok'))); sent += +length; });
-  told('pause', () => socket.pause());
+  told('pause', () => { socket.pause(); tell('paused'); });
   told('resume', () => socket.resume());
   told('got', () => tell('got ' + got));
   told('writeAndExit', (length) => { socket.write(pattern(sent, +length)); process.exit(); });
@@ -112,6 +112,7 @@ test('kill -9 with bytes unread: the other one is reset, as on TCP', async () =>
     const { server, client } = await connected(env);
     await new Promise((resolve) => setTimeout(resolve, 100));
     client.tell('pause');
+    await client.says('paused');
     server.tell('more 300000');
     await new Promise((resolve) => setTimeout(resolve, 200));
     client.child.kill('SIGKILL');
@@ -125,6 +126,7 @@ test('kill -9 of a reader: a writer that waits for room fails at once', async ()
     const { server, client } = await connected(env);
     await new Promise((resolve) => setTimeout(resolve, 100));
     client.tell('pause');
+    await client.says('paused');
     for (let i = 0; i < 40; i++) server.tell('more 1000000');
     await new Promise((resolve) => setTimeout(resolve, 300));
     const from = Date.now();
@@ -169,6 +171,7 @@ test('a peer that exits with bytes unread resets, as on TCP', async () => {
     const { server, client } = await connected(env);
     await new Promise((resolve) => setTimeout(resolve, 100));
     server.tell('pause');
+    await server.says('paused');
     client.tell('write 300000');
     await new Promise((resolve) => setTimeout(resolve, 200));
     server.tell('exit');
