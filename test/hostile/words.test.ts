@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { afterEach, test } from 'node:test';
+import { LoopbackDevice } from '../../src/devices/loopback/index.ts';
+import type { Dmb, DmbRequest } from '../../src/ism/index.ts';
+import { WORD, type WordName } from '../../src/smc/head.ts';
+import { movablePair, moveNow, type SocketPair } from '../sockets/pairs.ts';
+import { warmed } from '../sockets/scenarios.ts';
+
+/** Every DMB that is made, so that a test can write into it as its peer could. */
+const dmbs: Dmb[] = [];
+const register = LoopbackDevice.prototype.registerDmb;
+LoopbackDevice.prototype.registerDmb = async function (request: DmbRequest) {
+  const dmb = await register.call(this, request);
+  dmbs.push(dmb);
+  return dmb;
+};
+
+const pairs: SocketPair[] = [];
+afterEach(async () => {
+  for (const pair of pairs.splice(0)) await pair.close();
+});
+
+async function movedPair(): Promise<SocketPair> {
+  const pair = await warmed(movablePair, moveNow)();
+  pairs.push(pair);
+  return pair;
+}
+
+for (const [what, words] of [
+  ['more bytes than the ring holds', [['PRODUCED', 1 << 20]]],
+  ['a cursor that runs backwards', [['CONSUMED', -5]]],
+  ['READY out of turn', [['READY', 12]]],
+  [
+    'BACK that is ahead of the bytes',
+    [
+      ['BACK_AT', 1000],
+      ['BACK', 1],
+    ],
+  ],
+] as const satisfies readonly (readonly [string, readonly (readonly [WordName, number])[]])[]) {
+  test(`a peer that writes ${what} resets this connection and no other`, async () => {
+    const [good, bad] = [await movedPair(), await movedPair()];
+    const victim = bad.movers?.[0];
+    assert.ok(victim);
+    const dmb = dmbs.find(({ clientData }) => clientData === victim);
+    assert.ok(dmb);
+    for (const [word, value] of words) Atomics.store(dmb.words, WORD[word], value);
+    const failed = once(bad.client, 'error');
+    victim.look();
+    const [error] = (await failed) as [NodeJS.ErrnoException];
+    assert.equal(error.code, 'ECONNRESET');
+    assert.equal(victim.reason.name, 'PROTOCOL');
+    bad.server.on('error', () => {}).resume();
+    if (!bad.server.closed) await once(bad.server, 'close');
+    good.client.write('fine');
+    const [chunk] = (await once(good.server, 'data')) as [Buffer];
+    assert.equal(String(chunk), 'fine');
+  });
+}
+
+test('a byte on TCP that should not be there resets the connection', async () => {
+  const { client, server, movers } = await movedPair();
+  const failed = once(server, 'error');
+  server.resume();
+  // The peer writes on TCP although it has cut.
+  const { _handle: handle } = client as unknown as {
+    _handle: { writeLatin1String(request: object, text: string): number };
+  };
+  const { WriteWrap } = (process as unknown as { binding(name: string): { WriteWrap: new () => object } }).binding(
+    'stream_wrap',
+  );
+  handle.writeLatin1String(new WriteWrap(), 'x');
+  const [error] = (await failed) as [NodeJS.ErrnoException];
+  assert.equal(error.code, 'ECONNRESET');
+  assert.equal(movers?.[1].reason.name, 'PROTOCOL');
+});
