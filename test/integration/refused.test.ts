@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+
+/**
+ * Programs on systems that refuse something: they work over TCP as if nothing were, and say why.
+ * One program is both ends; it prints the bytes it got back and the reason of the connection.
+ */
+const DIST = new URL('../../', import.meta.url).pathname;
+let directory: string;
+
+before(() => {
+  directory = mkdtempSync(join(tmpdir(), 'isthmus-refused-'));
+  writeFileSync(
+    join(directory, 'program.mjs'),
+    `
+    import net from 'node:net';
+    import { once } from 'node:events';
+    const { info } = await import(process.env.ISTHMUS_INDEX);
+    const server = net.createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = net.connect(server.address().port, '127.0.0.1');
+    let got = '';
+    socket.on('data', (chunk) => { got += chunk; });
+    for (let i = 0; i < 60 && info(socket).mode === 'TCP' && !(i > 20 && settled(info(socket).reason.name)); i++) {
+      socket.write('x');
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+    const { mode, reason } = info(socket);
+    const sent = socket.bytesWritten;
+    socket.end();
+    await once(socket, 'close');
+    server.close();
+    console.log(JSON.stringify({ complete: got.length === sent, mode, reason: reason.name, hint: reason.hint }));
+    function settled(name) { return name !== 'YOUNG' && name !== 'CHECKING' && name !== 'PEERNOSMC'; }
+    `,
+  );
+});
+after(() => rmSync(directory, { recursive: true }));
+
+interface Outcome {
+  readonly complete: boolean;
+  readonly mode: string;
+  readonly reason: string;
+}
+
+interface How {
+  readonly dist?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly nodeOptions?: string;
+  /** Runs in front of node. */
+  readonly under?: readonly string[];
+}
+
+function run({ dist = DIST, env = {}, nodeOptions = '', under = [] }: How): Outcome {
+  const [file = process.execPath, ...args] = [...under, process.execPath, join(directory, 'program.mjs')];
+  const result = spawnSync(file, args, {
+    env: {
+      ...process.env,
+      NODE_OPTIONS: `${nodeOptions} --import=file://${dist}src/register.js`,
+      ISTHMUS_INDEX: `file://${dist}src/index.js`,
+      ISTHMUS_RUNTIME_DIR: join(directory, 'runtime'),
+      ISTHMUS_FABRIC_IDLE_MS: '300',
+      ISTHMUS_POLICY: 'eager',
+      ...env,
+    },
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  const line = result.stdout.trim().split('\n').at(-1) ?? '';
+  assert.ok(line.startsWith('{'), `${result.stdout}${result.stderr}`);
+  assert.equal(result.status, 0, result.stderr);
+  return JSON.parse(line) as Outcome;
+}
+
+const stays = (reason: string) => ({ complete: true, mode: 'TCP', reason });
+const withoutHint = ({ complete, mode, reason }: Outcome) => ({ complete, mode, reason });
+
+test('where nothing is refused the connection moves', () => {
+  assert.deepEqual(withoutHint(run({})), { complete: true, mode: 'SMC-D', reason: 'MOVED' });
+});
+
+test('with the policy off it stays', () => {
+  assert.deepEqual(withoutHint(run({ env: { ISTHMUS_POLICY: 'off' } })), stays('OFF'));
+});
+
+test('without koffi', () => {
+  const dist = join(directory, 'without-koffi/');
+  cpSync(DIST, dist, { recursive: true });
+  const outcome = run({ dist });
+  assert.deepEqual(withoutHint(outcome), stays('FFI'));
+});
+
+test('on another system', () => {
+  const pretend = join(directory, 'pretend.mjs');
+  writeFileSync(pretend, `Object.defineProperty(process, 'platform', { value: 'darwin' });`);
+  assert.deepEqual(withoutHint(run({ nodeOptions: `--import=file://${pretend}` })), stays('PLATFORM'));
+});
+
+test('when Node.js has changed inside', () => {
+  const change = join(directory, 'change.mjs');
+  writeFileSync(
+    change,
+    `import net from 'node:net'; const w = net.Socket.prototype._writeGeneric; net.Socket.prototype._writeGeneric = function (...all) { return w.apply(this, all); };`,
+  );
+  assert.deepEqual(withoutHint(run({ nodeOptions: `--import=file://${change}` })), stays('INTERNALS'));
+});
+
+const hasStrace = spawnSync('strace', ['-V']).status === 0;
+const needsStrace = { skip: !hasStrace && 'strace is not installed (Debian package strace)' };
+
+for (const [what, injection] of [
+  ['memory (memfd_create)', 'memfd_create:error=EPERM'],
+  ['seals (fcntl of memory)', 'ftruncate:error=EPERM'],
+  ['pipes', 'pipe2:error=EMFILE:when=20+'],
+] as const) {
+  test(`when the system refuses ${what}`, needsStrace, () => {
+    const outcome = run({
+      under: ['strace', '-f', '-o', '/dev/null', '-e', `trace=${injection.split(':')[0]}`, '-e', `inject=${injection}`],
+    });
+    assert.equal(outcome.complete, true);
+    if (outcome.mode === 'TCP') assert.match(outcome.reason, /^(SYSTEM|NOFABRIC|MEM)$/);
+  });
+}
+
+test('when memory cannot be mapped', needsStrace, () => {
+  const outcome = run({
+    under: [
+      'strace',
+      '-f',
+      '-o',
+      '/dev/null',
+      '-P',
+      '/memfd:isthmus-connections',
+      '-e',
+      'trace=mmap',
+      '-e',
+      'inject=mmap:error=ENOMEM',
+    ],
+  });
+  assert.deepEqual(withoutHint(outcome), stays('SYSTEM'));
+});
+
+test('bad values of variables are passed over with a warning', () => {
+  const outcome = run({ env: { ISTHMUS_LAZY_MS: 'soon', ISTHMUS_DMB_BYTES: '5', ISTHMUS_ACCESS: 'both' } });
+  assert.equal(outcome.mode, 'SMC-D');
+});
