@@ -60,13 +60,14 @@ export class Engine implements Passing {
         this.#never = REASONS.INTERNALS;
         return;
       }
-      this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
+      const partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
       this.#table = new ConnectionTable();
       const { guardTls } = await import('./wrapping.ts'); // brings node:tls
       guardTls((socket) => this.#attachTls(socket));
       process.on('exit', () => {
         for (const mover of this.#movers) mover.exit();
       });
+      this.#partition = partition; // last: nothing moves unguarded
     } catch (error) {
       debug('%s', (error as Error).message);
       this.#never = reasonOfSystem(error);

@@ -40,7 +40,12 @@ export class ConnectionTable {
   constructor() {
     const lengthBytes = FIRST_ROW + MAX_ROWS * ROW_BYTES;
     this.#fd = createSharedMemory(TABLE_NAME, lengthBytes);
-    this.#memory = map(this.#fd, lengthBytes);
+    try {
+      this.#memory = map(this.#fd, lengthBytes);
+    } catch (error) {
+      closeFd(this.#fd);
+      throw error;
+    }
     this.#bytes = Buffer.from(this.#memory);
     this.#words = new Int32Array(this.#memory);
     this.#bytes.write(TABLE_MAGIC, 0, 'latin1');
@@ -73,10 +78,6 @@ export class ConnectionTable {
     const length = this.#bytes.write(text, offset + TEXT, ROW_BYTES - TEXT);
     Atomics.store(this.#words, (offset + TEXT_LENGTH) / 4, length);
     Atomics.add(this.#words, sequence, 1);
-  }
-
-  close(): void {
-    closeFd(this.#fd);
   }
 }
 
