@@ -49,6 +49,8 @@ export interface FabricIdentity {
   readonly gid: Gid;
   readonly chid: Chid;
   readonly incarnation: bigint;
+  /** Our process as the fabric sees it. */
+  readonly pid: number;
   readonly place: FabricPlace;
 }
 
@@ -174,8 +176,8 @@ export class FabricClient {
         else if (message.type !== 'WELCOME') fail('refused', `the fabric answered HELLO with ${message.type}`);
         else {
           clearTimeout(timer);
-          const { gid, chid, incarnation } = message;
-          client = new FabricClient(fd, doorbell, { gid, chid: parseChid(chid), incarnation, place }, listener);
+          const { gid, chid, incarnation, pid } = message;
+          client = new FabricClient(fd, doorbell, { gid, chid: parseChid(chid), incarnation, pid, place }, listener);
           resolve(client);
         }
       };
@@ -183,8 +185,9 @@ export class FabricClient {
         const hello = { versionMin: PROTOCOL_VERSION_MIN, versionMax: PROTOCOL_VERSION_MAX, ...about };
         if (!sendPacket(fd, encodeMessage({ type: 'HELLO', ...hello }), [theirs]))
           fail('silent', 'the fabric is stuck');
-      } catch (error) {
-        fail('refused', (error as Error).message);
+      } catch {
+        giveUp(); // it hung up already
+        resolve(null);
       } finally {
         closeFd(theirs);
       }

@@ -121,8 +121,8 @@ export class FabricCore {
     };
     this.#partitions.set(id, partition);
     this.#byGid.set(partition.gid, partition);
-    const { gid } = partition;
-    this.#io.send(id, { type: 'WELCOME', version, gid, chid: this.chid, incarnation: this.incarnation });
+    const { gid, pid } = partition;
+    this.#io.send(id, { type: 'WELCOME', version, gid, chid: this.chid, incarnation: this.incarnation, pid });
   }
 
   /** Kept for good: who comes back finds the same bucket. */

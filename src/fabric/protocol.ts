@@ -83,8 +83,8 @@ export const MESSAGES = {
     code: 16,
     from: 'fabric',
     descriptors: 0,
-    fields: { version: 'u16', gid: 'gid', chid: 'u16', incarnation: 'u64' },
-    text: 'Answer to HELLO: who the partition is from now on. GID and CHID are good for this incarnation of the fabric only.',
+    fields: { version: 'u16', gid: 'gid', chid: 'u16', incarnation: 'u64', pid: 'u32' },
+    text: "Answer to HELLO: who the partition is from now on. GID and CHID are good for this incarnation of the fabric only. `pid` is the partition's process as the fabric sees it: a peer with the same one is a thread of the same process.",
   },
   REFUSED: {
     code: 17,

@@ -5,16 +5,26 @@
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
-import { HostDevice } from '../devices/host/index.ts';
+import { HostDevice, type Introduction } from '../devices/host/index.ts';
 import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
 import { type FabricClient, type FabricListener, FabricUnavailable, joinFabric } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
 import type { MessageByName } from '../fabric/protocol.ts';
-import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
+import {
+  CHID_LOOPBACK,
+  type Client,
+  DEFAULT_UEID,
+  type Device,
+  type Dmb,
+  type Gid,
+  type IsmEvent,
+  Registry,
+} from '../ism/index.ts';
 import {
   closeFd,
   localName,
   netnsCookie,
+  openLedger,
   peerName,
   resetConnection,
   shutdownBoth,
@@ -52,6 +62,20 @@ interface Claim {
   told: boolean;
 }
 
+interface Membership {
+  readonly client: FabricClient;
+  /** Towards other processes. */
+  readonly host: HostDevice;
+  /** Towards other threads of this process. */
+  readonly threads: HostDevice;
+  /** Peers that are threads of this process. */
+  readonly threadPeers: Set<Gid>;
+}
+
+function deviceFor({ host, threads, threadPeers }: Membership, peer: Gid): HostDevice {
+  return threadPeers.has(peer) ? threads : host;
+}
+
 /** What a mover has to do with its peer. */
 interface Match {
   readonly handshake: Handshake;
@@ -75,7 +99,7 @@ export class Partition implements Ground, Client {
   /** Connections by the pair they use. */
   readonly #moversOf = new Map<Gid, Set<Mover>>();
   #nextClaim = 1;
-  #membership: { readonly client: FabricClient; readonly device: HostDevice } | null = null;
+  #membership: Membership | null = null;
   #joining: Promise<void> | null = null;
   /** Why there is no fabric; until it is tried again. */
   #noFabric: Reason | null = null;
@@ -86,6 +110,7 @@ export class Partition implements Ground, Client {
 
   /** Resolves when the system can be called; rejects with OsUnavailableError or SystemError. */
   static async create(policy: Policy, onChange: (mover: Mover) => void): Promise<Partition> {
+    openLedger();
     await testDoorbell();
     return new Partition(policy, onChange);
   }
@@ -177,10 +202,14 @@ export class Partition implements Ground, Client {
       const program = process.argv[1] ?? process.execPath;
       const client = await joinFabric({ thread: threadId, program }, this.#fabricListener());
       const { gid, chid } = client.identity;
-      const device = new HostDevice({ gid, chid, access: this.#policy.access, busyPollUs: this.#policy.busyPollUs });
-      device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
-      this.#registry.addDevice(device);
-      this.#membership = { client, device };
+      const { access, busyPollUs } = this.#policy;
+      const host = new HostDevice({ gid, chid, access, busyPollUs });
+      const threads = new HostDevice({ name: 'loopback', gid, chid: CHID_LOOPBACK, access, busyPollUs });
+      for (const device of [host, threads]) {
+        device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
+        this.#registry.addDevice(device);
+      }
+      this.#membership = { client, host, threads, threadPeers: new Set() };
       this.#rejoinMs = FIRST_REJOIN_MS;
       for (const claim of [...this.#claims.values()]) if (!claim.told) this.#tell(claim);
       this.#lingerIfUnused();
@@ -280,7 +309,8 @@ export class Partition implements Ground, Client {
 
   #fabricListener(): FabricListener {
     return {
-      introduced: (message, [channelFd, wakeFd, ringFd]) => this.#introduced(message.peer, channelFd, wakeFd, ringFd),
+      introduced: ({ peer, pid }, [channelFd, wakeFd, ringFd]) =>
+        this.#introduced({ peer, channelFd, wakeFd, ringFd }, pid),
       show: (number) => this.#show(number),
       released: (number) => {
         const claim = this.#claims.get(number);
@@ -301,14 +331,16 @@ export class Partition implements Ground, Client {
     };
   }
 
-  #introduced(peer: Gid, channelFd: number, wakeFd: number, ringFd: number): void {
-    const device = this.#membership?.device;
-    if (device === undefined) {
+  #introduced(introduction: Introduction, pid: number): void {
+    const { peer, channelFd, wakeFd, ringFd } = introduction;
+    const membership = this.#membership;
+    if (membership === null) {
       for (const fd of [channelFd, wakeFd, ringFd]) closeFd(fd);
       return;
     }
+    if (pid === membership.client.identity.pid) membership.threadPeers.add(peer);
     try {
-      device.addPair({ peer, channelFd, wakeFd, ringFd });
+      deviceFor(membership, peer).addPair(introduction);
     } catch (error) {
       debug('pair with %s: %s', peer, (error as Error).message);
       this.#say({ type: 'PAIR_GONE', peer });
@@ -328,10 +360,10 @@ export class Partition implements Ground, Client {
 
   #matched({ claim: number, peer, match, role }: MessageByName<'MATCHED'>): void {
     const claim = this.#claims.get(number);
-    const device = this.#membership?.device;
-    if (claim === undefined || device === undefined) return;
+    const membership = this.#membership;
+    if (claim === undefined || membership === null) return;
     this.#drop(claim);
-    this.#handshake(claim.mover, device, peer, match, role === 0 ? 'client' : 'server');
+    this.#handshake(claim.mover, deviceFor(membership, peer), peer, match, role === 0 ? 'client' : 'server');
   }
 
   /** Connections that were being looked at stay on TCP; established ones go on without the fabric. */
@@ -339,7 +371,7 @@ export class Partition implements Ground, Client {
     debug('the fabric is lost: %s', cause);
     const membership = this.#membership;
     this.#membership = null;
-    if (membership !== null) this.#retire(membership.device);
+    if (membership !== null) for (const device of [membership.host, membership.threads]) this.#retire(device);
     const waiting = [...this.#claims.values()];
     for (const claim of waiting) {
       claim.told = false;
@@ -351,6 +383,10 @@ export class Partition implements Ground, Client {
     if (first !== undefined) this.#tell(first);
   }
 
+  #isInUse(device: HostDevice, peer: Gid): boolean {
+    return (this.#moversOf.get(peer)?.size ?? 0) > 0 || !device.isPairIdle(peer);
+  }
+
   /** No new pairs; it is closed when its last connection has ended. */
   #retire(device: HostDevice): void {
     this.#oldDevices.add(device);
@@ -358,8 +394,7 @@ export class Partition implements Ground, Client {
   }
 
   #closeIfUnused(device: HostDevice): void {
-    const inUse = device.peers.some((peer) => (this.#moversOf.get(peer)?.size ?? 0) > 0 || !device.isPairIdle(peer));
-    if (inUse) return;
+    if (device.peers.some((peer) => this.#isInUse(device, peer))) return;
     this.#oldDevices.delete(device);
     void this.#registry.removeDevice(device);
   }
@@ -467,7 +502,9 @@ export class Partition implements Ground, Client {
   handleEvent(device: Device, event: IsmEvent): void {
     if (event.type !== 'peer-gone') return;
     this.#groups.terminate(device, event.gid);
-    if (device === this.#membership?.device) this.#say({ type: 'PAIR_GONE', peer: event.gid });
+    const membership = this.#membership;
+    if (device === membership?.host || device === membership?.threads)
+      this.#say({ type: 'PAIR_GONE', peer: event.gid });
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
     for (const mover of movers ?? []) {
@@ -492,14 +529,14 @@ export class Partition implements Ground, Client {
     for (const device of this.#oldDevices) this.#closeIfUnused(device);
     const membership = this.#membership;
     if (membership === null) return;
-    const { device, client } = membership;
-    for (const peer of device.peers) {
-      if ((this.#moversOf.get(peer)?.size ?? 0) === 0 && device.isPairIdle(peer)) device.endPair(peer, 'not in use');
+    const { client, host, threads } = membership;
+    for (const device of [host, threads]) {
+      for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }
-    if (this.#claims.size > 0 || device.peers.length > 0) return;
+    if (this.#claims.size > 0 || host.peers.length + threads.peers.length > 0) return;
     client.close();
     this.#membership = null;
-    void this.#registry.removeDevice(device);
+    for (const device of [host, threads]) void this.#registry.removeDevice(device);
   }
 }
 

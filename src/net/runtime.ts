@@ -12,6 +12,7 @@ import { type ConnectionInfo, describeUnseen } from './info.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
+import { watchWorkers } from './workers.ts';
 import { type Newborn, Nursery } from './young.ts';
 
 /** Changes when what is shared changes its meaning. */
@@ -52,6 +53,7 @@ export class Runtime {
     Object.defineProperty(patched, 'length', { value: connect.length });
     Socket.prototype.connect = patched as typeof connect;
     subscribe('net.server.socket', (message) => born((message as { socket: Socket }).socket, 'server'));
+    watchWorkers();
     this.#guard();
   }
 

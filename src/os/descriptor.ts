@@ -2,6 +2,7 @@
 import { fstatSync } from 'node:fs';
 import { errorCode } from './errors.ts';
 import { type CFunction, check, declare, ffi } from './ffi.ts';
+import { noteFd, strikeFd } from './ledger.ts';
 
 const close = declare('close', 'i32', ['i32']);
 const fcntl = declare('fcntl', 'i32', ['i32', 'i32', 'i64']);
@@ -13,18 +14,26 @@ const O_ACCMODE = 3;
 
 /** Closes; an error is not of interest, the descriptor is gone in any case (close(2)). */
 export function closeFd(fd: number): void {
+  strikeFd(fd);
   close(fd);
 }
 
 /** Closes on a helper thread: a stranger's socket may linger for seconds in close. Calls back when it is done. */
 export function closeFdAside(fd: number, closed: () => void): void {
+  strikeFd(fd);
   closeAside ??= ffi().func('close', 'i32', ['i32']);
   ffi().async(closeAside, [fd], closed);
 }
 let closeAside: CFunction | undefined;
 
+/** Every descriptor that is opened goes through here; see ledger.ts. */
+export function noted(fd: number): number {
+  noteFd(fd);
+  return fd;
+}
+
 export function duplicateFd(fd: number): number {
-  return check('fcntl', fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  return noted(check('fcntl', fcntl(fd, F_DUPFD_CLOEXEC, 0)));
 }
 
 /** 'r', 'w' or 'rw'. */

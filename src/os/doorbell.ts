@@ -8,6 +8,7 @@
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { closeFd } from './descriptor.ts';
 import { OsUnavailableError } from './errors.ts';
+import { strikeFd } from './ledger.ts';
 import { createPipe, ringPipe } from './pipe.ts';
 
 export interface Doorbell {
@@ -38,6 +39,7 @@ export function openDoorbell(fd: number, listener: DoorbellListener): Doorbell {
       },
     },
   };
+  strikeFd(fd); // the socket closes it, also when a thread is terminated
   const socket = new Socket(options);
   const hangUp = () => {
     if (closed) return;

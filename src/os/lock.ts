@@ -1,4 +1,4 @@
-import { closeFd } from './descriptor.ts';
+import { closeFd, noted } from './descriptor.ts';
 import { EAGAIN, SystemError } from './errors.ts';
 import { check, declare, ffi } from './ffi.ts';
 
@@ -17,7 +17,7 @@ const LOCK_NB = 4;
  * descriptor is open, here or in a process that inherits it.
  */
 export function takeLock(path: string): number | null {
-  const fd = check('open', open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600));
+  const fd = noted(check('open', open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)));
   if (Number(flock(fd, LOCK_EX | LOCK_NB)) === 0) return fd;
   const errno = ffi().errno();
   closeFd(fd);

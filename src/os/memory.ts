@@ -4,9 +4,10 @@
  * A mapping is never unmapped while JavaScript can reach it (touching it would be a SIGSEGV): `map` ties munmap to the
  * garbage collection of its ArrayBuffer, so a mapping lives exactly as long as the last view on it.
  */
-import { closeFd } from './descriptor.ts';
+import { closeFd, noted } from './descriptor.ts';
 import { EINVAL, SystemError } from './errors.ts';
 import { check, declare, ffi } from './ffi.ts';
+import { noteMapping, strikeMapping } from './ledger.ts';
 
 const memfd_create = declare('memfd_create', 'i32', ['str', 'u32']);
 const ftruncate = declare('ftruncate', 'i32', ['i32', 'i64']);
@@ -53,9 +54,9 @@ export function createSharedMemory(name: string, lengthBytes: number): number {
 function createMemfd(name: string): number {
   const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   const fd = Number(memfd_create(name, flags | MFD_NOEXEC_SEAL));
-  if (fd >= 0) return fd;
+  if (fd >= 0) return noted(fd);
   if (ffi().errno() !== EINVAL) throw new SystemError('memfd_create', ffi().errno());
-  return check('memfd_create', memfd_create(name, flags));
+  return noted(check('memfd_create', memfd_create(name, flags)));
 }
 
 /** Whether a descriptor from elsewhere is memory whose size cannot change any more. False for anything that is no memfd. */
@@ -79,8 +80,14 @@ export function giveBack(fd: number, offset: number, lengthBytes: number): void 
 }
 
 const unmapper = new FinalizationRegistry<{ address: bigint; lengthBytes: number }>(({ address, lengthBytes }) => {
+  strikeMapping(address);
   munmap(address, lengthBytes);
 });
+
+/** Of a thread that has ended: nobody can reach it any more. */
+export function unmapRemains(address: bigint, lengthBytes: number): void {
+  munmap(BigInt.asUintN(64, address), lengthBytes);
+}
 
 /** Maps shared memory for reading and writing. The mapping ends when the ArrayBuffer is garbage-collected. */
 export function map(fd: number, lengthBytes: number): ArrayBuffer {
@@ -89,6 +96,7 @@ export function map(fd: number, lengthBytes: number): ArrayBuffer {
   // Neither a forked child nor a core file has any business with a peer's bytes.
   madvise(address, lengthBytes, MADV_DONTFORK);
   madvise(address, lengthBytes, MADV_DONTDUMP);
+  noteMapping(BigInt(address), lengthBytes);
   const memory = ffi().view(BigInt(address), lengthBytes);
   unmapper.register(memory, { address: BigInt(address), lengthBytes });
   return memory;
@@ -97,7 +105,7 @@ export function map(fd: number, lengthBytes: number): ArrayBuffer {
 /** A second descriptor on the same memory that can be written (pwrite) but neither read nor mapped. Needs /proc. */
 export function openWriteOnly(fd: number): number {
   // Not fs.openSync: a worker thread would close the number a second time when it ends.
-  return check('open', open(`/proc/self/fd/${fd}`, O_WRONLY | O_CLOEXEC, 0));
+  return noted(check('open', open(`/proc/self/fd/${fd}`, O_WRONLY | O_CLOEXEC, 0)));
 }
 
 /** Stores bytes through a descriptor. A range that leaves the memory is an error, even when a part of it was stored. */

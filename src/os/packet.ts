@@ -5,7 +5,7 @@
  * which a peer may share. Layouts: struct msghdr, iovec and cmsghdr of glibc on 64-bit Linux; musl's differ in paddings that
  * are zero here on little-endian machines.
  */
-import { closeFd } from './descriptor.ts';
+import { closeFd, noted } from './descriptor.ts';
 import { EAGAIN, EINTR, SystemError } from './errors.ts';
 import { check, declare, ffi } from './ffi.ts';
 import { SCRATCH_BYTES, scratch } from './scratch.ts';
@@ -64,7 +64,7 @@ export function streamSocketPair(): [number, number] {
 function pairOf(type: number): [number, number] {
   const pair = Buffer.alloc(8);
   check('socketpair', socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
-  return [pair.readInt32LE(0), pair.readInt32LE(4)];
+  return [noted(pair.readInt32LE(0)), noted(pair.readInt32LE(4))];
 }
 
 /** Listens at a path. The caller cares for permissions and for what stood there before. */
@@ -85,7 +85,7 @@ export function connectPackets(path: string): number {
 }
 
 function withPacketSocket(use: (fd: number) => void): number {
-  const fd = check('socket', socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const fd = noted(check('socket', socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
   try {
     use(fd);
     return fd;
@@ -98,7 +98,7 @@ function withPacketSocket(use: (fd: number) => void): number {
 /** The next connection, or null when there is none. */
 export function acceptPackets(listener: number): number | null {
   const fd = Number(accept4(listener, null, null, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (fd >= 0) return fd;
+  if (fd >= 0) return noted(fd);
   const errno = ffi().errno();
   if (errno === EAGAIN || errno === EINTR) return null;
   throw new SystemError('accept4', errno);
@@ -171,7 +171,7 @@ function readDescriptors(page: Buffer): number[] {
     const length = Number(page.readBigUInt64LE(at));
     if (length < 16 || at + length > controlEnd) break;
     if (page.readInt32LE(at + 8) === SOL_SOCKET && page.readInt32LE(at + 12) === SCM_RIGHTS) {
-      for (let f = at + 16; f + 4 <= at + length; f += 4) fds.push(page.readInt32LE(f));
+      for (let f = at + 16; f + 4 <= at + length; f += 4) fds.push(noted(page.readInt32LE(f)));
     }
     at += (length + 7) & ~7;
   }

@@ -1,3 +1,4 @@
+import { noted } from './descriptor.ts';
 import { EAGAIN, EINTR } from './errors.ts';
 import { check, declare, ffi } from './ffi.ts';
 
@@ -14,9 +15,9 @@ const SMALLEST_PIPE_BYTES = 4096;
 export function createPipe(): { readFd: number; writeFd: number } {
   const pair = Buffer.alloc(8);
   check('pipe2', pipe2(pair, O_NONBLOCK | O_CLOEXEC));
-  const writeFd = pair.readInt32LE(4);
+  const writeFd = noted(pair.readInt32LE(4));
   fcntl(writeFd, F_SETPIPE_SZ, SMALLEST_PIPE_BYTES);
-  return { readFd: pair.readInt32LE(0), writeFd };
+  return { readFd: noted(pair.readInt32LE(0)), writeFd };
 }
 
 const ONE_BYTE = Buffer.alloc(1);

@@ -67,7 +67,8 @@ async function connected(env: NodeJS.ProcessEnv = {}, kind = ''): Promise<{ serv
     server.tell('write 1');
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
-  assert.ok(warm < 200, 'moved');
+  const why = () => [client, server].map((one) => [one.connections.map(({ reason }) => reason.name), one.stderr]);
+  assert.ok(warm < 200, `not moved: ${JSON.stringify(why())}`);
   client.tell(`write ${1000 - warm}`);
   server.tell(`write ${1000 - warm}`);
   for (const program of [client, server]) {

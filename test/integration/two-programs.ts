@@ -1,7 +1,7 @@
 /** Two programs that know nothing of Isthmus, run with the preload, in a fabric of their own. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -18,11 +18,8 @@ export class Program {
   stderr = '';
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 
-  constructor(code: string, args: readonly string[], env: NodeJS.ProcessEnv, execPath = process.execPath) {
-    this.child = spawn(execPath, ['--input-type=module', '--eval', code, '--', ...args], {
-      env,
-      stdio: ['pipe', 'pipe', 'pipe'],
-    });
+  constructor(file: string, args: readonly string[], env: NodeJS.ProcessEnv, execPath = process.execPath) {
+    this.child = spawn(execPath, [file, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
     createInterface(this.child.stdout as NodeJS.ReadableStream).on('line', (line) => this.lines.push(line));
     this.child.stderr?.on('data', (chunk) => {
       this.stderr += chunk;
@@ -61,7 +58,9 @@ export class Program {
 
 /** A fabric and programs of a test. */
 export class Stage {
+  /** The runtime directory: of the fabric alone. */
   readonly directory = mkdtempSync(join(tmpdir(), 'isthmus-stage-'));
+  readonly #files = mkdtempSync(join(tmpdir(), 'isthmus-files-'));
   readonly #programs: Program[] = [];
 
   env(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
@@ -77,15 +76,23 @@ export class Stage {
   }
 
   run(code: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}, execPath?: string): Program {
-    const program = new Program(code, args.map(String), this.env(env), execPath);
+    const file = this.file(`program-${this.#programs.length}.mjs`, code);
+    const program = new Program(file, args.map(String), this.env(env), execPath);
     this.#programs.push(program);
     return program;
+  }
+
+  /** Writes a file beside the fabric's directory; its path. */
+  file(name: string, text: string): string {
+    const path = join(this.#files, name);
+    writeFileSync(path, text);
+    return path;
   }
 
   async close(): Promise<void> {
     for (const program of this.#programs) program.child.kill('SIGKILL');
     await Promise.all(this.#programs.map(({ exited }) => exited));
-    rmSync(this.directory, { recursive: true, force: true });
+    for (const directory of [this.directory, this.#files]) rmSync(directory, { recursive: true, force: true });
   }
 }
 
@@ -98,7 +105,7 @@ export const PRELUDE = `
   const told = (word, act) => acts.set(word, act);
   createInterface(process.stdin).on('line', (line) => { const [word, ...rest] = line.split(' '); acts.get(word)?.(...rest); }).on('close', () => {});
   process.stdin.unref?.();
-  const args = process.argv.slice(1).filter((one) => one !== '--');
+  const args = process.argv.slice(2);
   const byteAt = (i) => (i * 13 + (i >> 8) * 7) & 0xff;
   const pattern = (from, length) => Buffer.from(Array.from({ length }, (_, i) => byteAt(from + i)));
 `;

@@ -25,6 +25,8 @@ import { type Introduction, Pair, SIGNAL_CAPACITY } from './pair.ts';
 import { Polling } from './polling.ts';
 
 export interface HostDeviceOptions {
+  /** What it is called: 'loopback' between threads of one process, which share memory in the same way. */
+  readonly name?: 'host' | 'loopback';
   readonly gid: Gid;
   readonly chid: Chid;
   /** What peers are given: memory they can map, or a descriptor they can only store through. */
@@ -36,7 +38,7 @@ export interface HostDeviceOptions {
 }
 
 export class HostDevice implements Device {
-  readonly name = 'host';
+  readonly name: 'host' | 'loopback';
   readonly gid: Gid;
   readonly chid: Chid;
   readonly seid = null;
@@ -52,6 +54,7 @@ export class HostDevice implements Device {
   #closed = false;
 
   constructor(options: HostDeviceOptions) {
+    this.name = options.name ?? 'host';
     this.gid = options.gid;
     this.chid = options.chid;
     this.#access = options.access ?? 'mapped';

@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { afterEach, beforeEach, test } from 'node:test';
+import { eventually } from '../../src/testing/index.ts';
+import { PRELUDE, Stage } from './two-programs.ts';
+
+let stage: Stage;
+beforeEach(() => {
+  stage = new Stage();
+});
+afterEach(() => stage.close());
+
+const WORKER = `
+  import net from 'node:net';
+  import { parentPort } from 'node:worker_threads';
+  const server = net.createServer((socket) => socket.pipe(socket).on('error', () => {}));
+  server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));
+`;
+
+const MAIN = `${PRELUDE}
+  import { Worker } from 'node:worker_threads';
+  let worker, socket, got = 0, wrong = 0, sent = 0;
+  const start = () => {
+    worker = new Worker(args[0]);
+    worker.once('message', (port) => {
+      socket = net.connect(port, '127.0.0.1', () => tell('connected'));
+      got = wrong = sent = 0;
+      socket.on('data', (chunk) => { for (const byte of chunk) if (byte !== byteAt(got++)) wrong++; });
+      socket.on('end', () => tell('end ' + got + ' ' + wrong)).on('error', (error) => tell('error ' + error.code)).on('close', () => tell('close'));
+    });
+  };
+  told('start', start);
+  told('write', (length) => { socket.write(pattern(sent, +length)); sent += +length; });
+  told('got', () => tell('got ' + got + ' ' + wrong));
+  told('terminate', () => worker.terminate().then(() => tell('terminated')));
+  setInterval(() => {}, 1000);
+  tell('ready');
+`;
+
+test('threads of one process talk by the loopback device, and a thread can be terminated', async () => {
+  // A file: Node.js runs no preload in a worker that is made from a string.
+  const file = stage.file('worker.mjs', WORKER);
+  const program = stage.run(MAIN, [file]);
+  await program.says('ready');
+  const descriptors = () => readdirSync(`/proc/${program.pid}/fd`).length;
+  const before: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    program.lines.length = 0;
+    program.tell('start');
+    await program.says('connected');
+    await eventually('both ends have moved', () => {
+      program.tell('write 10');
+      return program.connections.filter(({ mode }) => mode === 'SMC-D').length === 2;
+    });
+    assert.deepEqual(new Set(program.connections.map(({ device }) => device)), new Set(['loopback']));
+    program.tell('write 500000');
+    await eventually('echoed', () => {
+      program.tell('got');
+      return /^got 50\d{4} 0$/.test(program.lines.filter((line) => line.startsWith('got')).at(-1) ?? '');
+    });
+    program.tell('terminate');
+    await program.says('terminated');
+    await program.says('close');
+    await eventually(
+      'connections are gone',
+      () => program.connections.filter(({ mode }) => mode === 'SMC-D').length === 0,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 700)); // what lingers ends
+    before.push(descriptors());
+  }
+  const [first = 0, second = 0, third = 0] = before;
+  assert.ok(third <= second && second <= first + 1, `descriptors after each round: ${before}`);
+});
