@@ -57,6 +57,8 @@ export interface FabricIdentity {
 /** How long to try in all: a fabric that is being started needs a moment. */
 const CONNECT_TIMEOUT_MS = 5000;
 const RETRY_MS = 15;
+/** One that was started and is not there after so long has failed: once more. */
+const RESTART_MS = 1500;
 /** How long to wait for the WELCOME of one that took the connection. */
 const WELCOME_TIMEOUT_MS = 1500;
 /** A fabric that does not answer for so long is said to be silent. */
@@ -69,27 +71,27 @@ export async function joinFabric(
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<FabricClient> {
   const end = performance.now() + CONNECT_TIMEOUT_MS;
-  let started = false;
+  let startedAt = Number.NEGATIVE_INFINITY;
   for (;;) {
     const found = findFabric(env);
     if (found !== null) {
       const client = await FabricClient.join(found.fd, found.place, about, listener);
       if (client !== null) return client; // else it was about to end: look again
-    } else if (!started) {
-      started = true;
-      await start(env);
+    } else if (performance.now() - startedAt > RESTART_MS && (await start(env))) {
+      startedAt = performance.now();
     }
     if (performance.now() > end) throw new FabricUnavailable('none', 'no fabric came up');
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
   }
 }
 
-async function start(env: NodeJS.ProcessEnv): Promise<void> {
+/** False while another one holds the lock: it runs, is being started, or is just dying. */
+async function start(env: NodeJS.ProcessEnv): Promise<boolean> {
   const own = fabricPlaces(env).find(({ kind }) => kind === 'own');
   if (own === undefined) throw new FabricUnavailable('none', `no fabric answers at ${env.ISTHMUS_FABRIC}`);
   try {
     const { startFabric } = await import('./start.ts'); // brings node:child_process, seldom needed
-    startFabric(own, env);
+    return startFabric(own, env);
   } catch (error) {
     throw new FabricUnavailable('none', `no fabric can be started: ${(error as Error).message}`, error);
   }

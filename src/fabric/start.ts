@@ -9,11 +9,11 @@ const FABRIC_FILE = fileURLToPath(new URL('../../isthmus-fabric.js', import.meta
 /** Of the program's environment the fabric gets nothing else; NODE_OPTIONS above all: it must not load itself. */
 const KEPT_VARIABLES = ['PATH', 'TZ'];
 
-/** Starts one unless one is running or being started. Throws when the directory is not ours or the system refuses. */
-export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): void {
+/** Starts one unless one is running or being started; whether it did. Throws when the directory is not ours or the system refuses. */
+export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): boolean {
   makeDirectory(place);
   const lockFd = takeLock(lockPath(place.socket));
-  if (lockFd === null) return;
+  if (lockFd === null) return false;
   try {
     const idleMs = Number(env.ISTHMUS_FABRIC_IDLE_MS ?? DEFAULT_IDLE_MS);
     const kept = Object.fromEntries(
@@ -28,6 +28,7 @@ export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): void {
     });
     child.on('error', () => {}); // the connection that does not come tells
     child.unref();
+    return true;
   } finally {
     closeFd(lockFd);
   }
