@@ -321,6 +321,10 @@ export class Pair implements PolledPair {
 
   // --- Waiting ---
 
+  get hasWork(): boolean {
+    return !this.#dead && this.#reader.hasWork();
+  }
+
   look(): number {
     if (this.#dead || this.#isLooking) return 0;
     this.#isLooking = true;

@@ -8,6 +8,8 @@
 import { allowedCpus, cgroupCpus, currentCpu } from '../../os/index.ts';
 
 export interface PolledPair {
+  /** Whether there is something to take: one load. */
+  readonly hasWork: boolean;
   /** Takes what is there; how much there was. */
   look(): number;
   /** Says that we sleep (again). To be followed by a look. */
@@ -23,6 +25,10 @@ export interface PolledPair {
 
 const DEFAULT_BUDGET_US = 200;
 const SMALLEST_BUDGET_MS = 0.01;
+/** Looks between two turns of the event loop. */
+const HOPS_PER_TURN = 100;
+/** How often it is looked where we run. */
+const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
 const CPU_CHECK_MS = 1000;
 
@@ -39,6 +45,9 @@ export class Polling {
   #scheduled = false;
   #cpusCheckedAt = Number.NEGATIVE_INFINITY;
   #hasTime = false;
+  #hopsLeft = 0;
+  #placedAt = Number.NEGATIVE_INFINITY;
+  #cpu = -1;
   readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0 };
 
   /** @param budgetUs the longest time to look for nothing; 0 = never spin. */
@@ -70,7 +79,7 @@ export class Polling {
     const spins = watch.budgetMs > 0 && this.#spins(now, pair);
     if (spins) {
       pair.wake();
-      pair.tellCpu(currentCpu());
+      this.#place(now);
     }
     pair.look();
     if (!spins) {
@@ -109,9 +118,11 @@ export class Polling {
     if (pair.look() > 0) setImmediate(() => this.rung(pair));
   }
 
+  /** One turn of the event loop: a look at every active pair, and more of them as long as nothing else waits. */
   #turn(): void {
     this.#scheduled = false;
     const now = performance.now();
+    if (now - this.#placedAt > PLACE_MS) this.#place(now);
     for (const pair of this.#active) {
       const watch = this.#watches.get(pair);
       if (watch === undefined) continue;
@@ -125,6 +136,42 @@ export class Polling {
         this.#rest(pair, now);
       }
     }
-    if (this.#active.size > 0) this.#schedule();
+    if (this.#active.size === 0) return;
+    this.#schedule();
+    this.#hopsLeft = HOPS_PER_TURN;
+    process.nextTick(this.#hopByTick);
+  }
+
+  /**
+   * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking in turns of the two queues that
+   * Node.js works off before it: ticks and microtasks. What the program has put into them comes first.
+   */
+  readonly #hopByTick = (): void => {
+    if (this.#hop()) queueMicrotask(this.#hopByMicrotask);
+  };
+
+  readonly #hopByMicrotask = (): void => {
+    if (this.#hop()) process.nextTick(this.#hopByTick);
+  };
+
+  #hop(): boolean {
+    for (const pair of this.#active) {
+      if (!pair.hasWork) continue;
+      this.counters.looks++;
+      this.counters.found++;
+      pair.look();
+      const watch = this.#watches.get(pair);
+      if (watch !== undefined) watch.lastFound = performance.now();
+    }
+    return --this.#hopsLeft > 0 && this.#active.size > 0;
+  }
+
+  /** Tells peers where we run, when that has changed. */
+  #place(now: number): void {
+    this.#placedAt = now;
+    const cpu = currentCpu();
+    if (cpu === this.#cpu) return;
+    this.#cpu = cpu;
+    for (const pair of this.#watches.keys()) pair.tellCpu(cpu);
   }
 }
