@@ -2,6 +2,8 @@ export interface Command {
   /** One line for the overview. */
   readonly summary: string;
   readonly help: string;
+  /** Which arguments are this command's own, where others belong to a command that it runs. */
+  own?(args: readonly string[]): readonly string[];
   /** Resolves to the exit code. */
   main(args: readonly string[]): Promise<number>;
 }

@@ -29,19 +29,8 @@ if (name === undefined || name === '--help' || name === '-h' || name === 'help')
     process.exitCode = 2;
   } else {
     const command = await load();
-    // Everything after the name of the command that is run belongs to that command.
-    const own =
-      name === 'run'
-        ? args.slice(
-            0,
-            Math.max(
-              0,
-              args.findIndex((one) => !one.startsWith('-')),
-            ),
-          )
-        : args;
-    if (own.includes('--help') || (args.length === 1 && (args[0] === '--help' || args[0] === '-h')))
-      process.stdout.write(command.help);
+    const own = command.own?.(args) ?? args;
+    if (own.includes('--help') || own.includes('-h')) process.stdout.write(command.help);
     else process.exitCode = await command.main(args);
   }
 }

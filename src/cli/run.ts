@@ -8,7 +8,13 @@ import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
-const REGISTER = new URL('../register.js', import.meta.url).href;
+/** The preload. An absolute URL, since the program may know no package of this name. */
+export const REGISTER = new URL('../register.js', import.meta.url).href;
+/** How it stands in NODE_OPTIONS. */
+export const REGISTER_OPTION = `--import=${REGISTER}`;
+
+const POLICIES = ['eager', 'lazy', 'off'];
+const ACCESSES = ['mapped', 'store'];
 
 const HELP = `Usage: isthmus run [options] COMMAND [ARGUMENT ...]
 
@@ -28,13 +34,14 @@ wrongly.
 export const run: Command = {
   summary: 'run a program with its connections inside this host in shared memory',
   help: HELP,
+  own: (args) => args.slice(0, startOfCommand(args)),
   async main(args) {
-    const first = args.findIndex((arg, i) => !arg.startsWith('-') && !takesValue(args[i - 1]));
-    const command = first === -1 ? [] : args.slice(first);
+    const first = startOfCommand(args);
+    const command = args.slice(first);
     let values: { verbose?: boolean; policy?: string; access?: string };
     try {
       ({ values } = parseArgs({
-        args: first === -1 ? [...args] : args.slice(0, first),
+        args: args.slice(0, first),
         options: {
           verbose: { type: 'boolean', short: 'v' },
           policy: { type: 'string' },
@@ -43,6 +50,13 @@ export const run: Command = {
       }));
     } catch (error) {
       return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
+    }
+    for (const [name, value, choices] of [
+      ['policy', values.policy, POLICIES],
+      ['access', values.access, ACCESSES],
+    ] as const) {
+      if (value !== undefined && !choices.includes(value))
+        return fail(`--${name} takes one of ${choices.join(', ')}\n${HELP}`, EXIT_USAGE);
     }
     const [file] = command;
     if (file === undefined) return fail(`the command is missing\n${HELP}`, EXIT_USAGE);
@@ -55,17 +69,21 @@ export const run: Command = {
   },
 };
 
+function startOfCommand(args: readonly string[]): number {
+  const first = args.findIndex((arg, i) => !arg.startsWith('-') && !takesValue(args[i - 1]));
+  return first === -1 ? args.length : first;
+}
+
 function takesValue(option: string | undefined): boolean {
   return option === '--policy' || option === '--access';
 }
 
-/** NODE_OPTIONS is appended to; twice does no harm. An absolute URL, since the program may know no package of this name. */
+/** NODE_OPTIONS is appended to; twice does no harm. */
 function environment(values: { policy?: string; access?: string }): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: before = '' } = process.env;
-  const option = `--import=${REGISTER}`;
   return {
     ...process.env,
-    NODE_OPTIONS: before.includes(option) ? before : `${before} ${option}`.trim(),
+    NODE_OPTIONS: before.includes(REGISTER_OPTION) ? before : `${before} ${REGISTER_OPTION}`.trim(),
     ...(values.policy === undefined ? {} : { ISTHMUS_POLICY: values.policy }),
     ...(values.access === undefined ? {} : { ISTHMUS_ACCESS: values.access }),
   };

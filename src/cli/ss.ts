@@ -51,6 +51,7 @@ export const ss: Command = {
 
 /** All connections in all tables that this user may open. */
 export function readConnections(pid?: string): ConnectionInfo[] {
+  if (process.platform !== 'linux') return []; // there is no /proc, and nothing moves
   const pids = pid === undefined ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : [pid];
   return pids.flatMap((one) => tablesOf(one).flatMap(readTable));
 }

@@ -1,0 +1,236 @@
+/**
+ * The programs of examples/, run as they are or under `isthmus run`. Each is the leader of a process group of its own, so that nothing
+ * is left of it, and every wait for one has an end.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ConnectionInfo } from '../net/info.ts';
+import { REGISTER_OPTION } from './run.ts';
+import { readConnections } from './ss.ts';
+
+const EXAMPLES = new URL('../../../examples/', import.meta.url);
+const CLI = fileURLToPath(new URL('./isthmus.cjs', import.meta.url));
+
+/** What echo-client.mjs --json prints; times in microseconds. */
+export interface EchoResult {
+  readonly bytes: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly bytesPerSecond: number;
+}
+
+/** What http-client.mjs --json prints. */
+export interface HttpResult {
+  readonly bytes: number;
+  readonly requests: number;
+  readonly requestsPerSecond: number;
+}
+
+/** `plain`: as they are. `run`: under `isthmus run`. */
+export type Way = 'plain' | 'run';
+
+export interface Exchange<Result> {
+  readonly result: Result;
+  /** The connections as they were shown while the programs ran. */
+  readonly connections: readonly ConnectionInfo[];
+}
+
+/** A program did not do what it should. */
+export class ProgramError extends Error {}
+
+const START_MS = 15_000;
+/** Warming up and ending, on top of what was asked for. */
+const CLIENT_MS = 30_000;
+const END_MS = 3000;
+const LOOK_MS = 20;
+/** How long a fabric of ours outlives its last program. */
+const FABRIC_IDLE_MS = 1000;
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly pid: number;
+  readonly name: string;
+  output: string;
+  errors: string;
+  readonly ended: Promise<string | null>;
+}
+
+export class Programs {
+  readonly #directory = mkdtempSync(join(tmpdir(), 'isthmus-demo-'));
+  readonly #environment: NodeJS.ProcessEnv;
+  readonly #running = new Set<Running>();
+  readonly #say: (line: string) => void;
+  readonly #interrupted: Promise<never>;
+
+  /** @param interrupted rejects when all is to end */
+  constructor(say: (line: string) => void, interrupted: Promise<never>) {
+    this.#say = say;
+    this.#interrupted = interrupted;
+    this.#environment = environment(this.#directory);
+  }
+
+  /** Runs NAME-server.mjs and NAME-client.mjs. Rejects with ProgramError. */
+  async exchange<Result>(name: 'echo' | 'http', way: Way, seconds: number): Promise<Exchange<Result>> {
+    const server = this.#start(way, `${name}-server.mjs`, []);
+    const port = await this.#within(portOf(server), START_MS, `${server.name} did not say that it listens`);
+    const client = this.#start(way, `${name}-client.mjs`, [port, '--seconds', String(seconds), '--json']);
+    const seen = new Sightings([server.pid, client.pid]);
+    const looking = setInterval(() => seen.look(), LOOK_MS);
+    try {
+      const limitMs = 2000 * seconds + CLIENT_MS;
+      const failure = await this.#within(
+        client.ended,
+        limitMs,
+        `${client.name} did not end within ${limitMs / 1000} s`,
+      );
+      if (failure !== null) throw new ProgramError(`${client.name}: ${failure}`);
+      return { result: parse<Result>(client), connections: seen.best };
+    } finally {
+      clearInterval(looking);
+      await this.#end(server);
+    }
+  }
+
+  #start(way: Way, file: string, args: readonly string[]): Running {
+    const own = [fileURLToPath(new URL(file, EXAMPLES)), ...args];
+    const shown = ['node', `examples/${file}`, ...args].join(' ');
+    this.#say(way === 'plain' ? shown : `isthmus run ${shown}`);
+    const child = spawn(process.execPath, way === 'plain' ? own : [CLI, 'run', process.execPath, ...own], {
+      env: this.#environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
+    const ended = new Promise<string | null>((resolve) => {
+      child.on('error', (error) => resolve(error.message));
+      child.on('close', (code, signal) => resolve(code === 0 ? null : `${signal ?? `exit code ${code}`}`));
+    });
+    const running: Running = {
+      child,
+      pid: child.pid ?? 0,
+      name: file,
+      output: '',
+      errors: '',
+      ended: ended.then((how) => {
+        this.#running.delete(running);
+        return how === null ? null : [how, ...lastLines(running.errors)].join('; ');
+      }),
+    };
+    this.#running.add(running);
+    child.stdout.on('data', (chunk) => (running.output += chunk));
+    child.stderr.on('data', (chunk) => (running.errors += chunk));
+    return running;
+  }
+
+  async #within<T>(wanted: Promise<T>, limitMs: number, otherwise: string): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new ProgramError(otherwise)), limitMs);
+    });
+    try {
+      return await Promise.race([wanted, late, this.#interrupted]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #end(running: Running): Promise<void> {
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      if (!this.#running.has(running)) return;
+      signalGroup(running.pid, signal);
+      let timer: NodeJS.Timeout | undefined;
+      const patience = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, END_MS);
+      });
+      await Promise.race([running.ended, patience]);
+      clearTimeout(timer);
+    }
+  }
+
+  /** Ends what runs, the fabric that the programs have started too, and leaves nothing behind. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#running].map((one) => this.#end(one)));
+    await this.#endFabric();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  async #endFabric(): Promise<void> {
+    const socket = join(this.#directory, 'fabric.sock');
+    if (!existsSync(socket)) return;
+    try {
+      const { connectPackets, peerCredentials, closeFd } = await import('../os/index.ts');
+      const fd = connectPackets(socket);
+      const { pid } = peerCredentials(fd);
+      closeFd(fd);
+      process.kill(pid, 'SIGTERM');
+    } catch {
+      // It is about to end by itself.
+    }
+    for (const end = Date.now() + END_MS; existsSync(socket) && Date.now() < end; )
+      await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Nothing of the user's own Isthmus: neither settings, nor a preload, nor connections to the same fabric. */
+function environment(directory: string): NodeJS.ProcessEnv {
+  const others = Object.entries(process.env).filter(([name]) => !name.startsWith('ISTHMUS_'));
+  const nodeOptions = (process.env.NODE_OPTIONS ?? '').replaceAll(REGISTER_OPTION, '').trim();
+  return {
+    ...Object.fromEntries(others),
+    NODE_OPTIONS: nodeOptions,
+    ISTHMUS_RUNTIME_DIR: directory,
+    ISTHMUS_FABRIC_IDLE_MS: String(FABRIC_IDLE_MS),
+  };
+}
+
+function portOf(server: Running): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.child.stdout?.on('data', () => {
+      const port = /listening on (\d+)\n/.exec(server.output)?.[1];
+      if (port !== undefined) resolve(port);
+    });
+    void server.ended.then((how) => reject(new ProgramError(`${server.name} ended: ${how ?? 'exit code 0'}`)));
+  });
+}
+
+function parse<Result>(client: Running): Result {
+  try {
+    return JSON.parse(client.output) as Result; // the client is part of this package
+  } catch {
+    throw new ProgramError(`${client.name} printed no result: ${client.output.slice(0, 200)}`);
+  }
+}
+
+function lastLines(text: string): string[] {
+  return text.trim().split('\n').slice(-3).filter(Boolean);
+}
+
+/** A leader that has gone may have left others of its group. */
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    if (pid > 0) process.kill(-pid, signal);
+  } catch {
+    // Nobody is left.
+  }
+}
+
+/** Looks at the tables of some processes again and again; keeps the latest of the best. */
+class Sightings {
+  readonly #pids: readonly number[];
+  best: readonly ConnectionInfo[] = [];
+
+  constructor(pids: readonly number[]) {
+    this.#pids = pids;
+  }
+
+  look(): void {
+    const now = this.#pids.flatMap((pid) => readConnections(String(pid)));
+    if (movedOf(now) >= movedOf(this.best) && now.length >= this.best.length) this.best = now;
+  }
+}
+
+export function movedOf(connections: readonly ConnectionInfo[]): number {
+  return connections.filter(({ mode }) => mode === 'SMC-D').length;
+}
