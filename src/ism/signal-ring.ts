@@ -102,9 +102,9 @@ export class SignalReader {
     return (this.#mark & 1) === 1;
   }
 
-  /** Whether there is something to take: one load. */
+  /** Whether there seems to be something to take: one load. */
   hasWork(): boolean {
-    return Atomics.load(this.#own, PRODUCED) !== this.#consumed;
+    return this.#own[PRODUCED] !== this.#consumed; // a hint: `look` reads it in order
   }
 
   /**

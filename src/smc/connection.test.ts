@@ -116,6 +116,7 @@ test('words of another generation are ignored', async () => {
   b.remote.storeWord(4 * WORD.GENERATION, a.dmb.generation + 1);
   b.remote.storeWord(4 * WORD.READY, 77);
   b.remote.storeWord(4 * WORD.FLAGS, FLAG.CLOSED);
+  b.remote.storeWord(4 * WORD.NEWS, 99);
   a.connection.look();
   assert.equal(a.connection.state, 'ACTIVE');
   assert.equal(a.connection.out.state, 'TCP');
@@ -138,7 +139,7 @@ for (const [what, words] of [
     a.connection.in.tcpBytes(Buffer.alloc(5));
     a.connection.in.arm();
     look(b);
-    for (const [word, value] of words) b.remote.storeWord(4 * WORD[word], value);
+    for (const [word, value] of [...words, ['NEWS', 99]] as const) b.remote.storeWord(4 * WORD[word], value);
     if (what.startsWith('a cut')) {
       // 2^64 - 1 is no past, but a number that never comes: the connection waits for it, and its end is missed bytes.
       a.connection.look();

@@ -9,6 +9,7 @@ import { Inbound } from './inbound.ts';
 import { Outbound } from './outbound.ts';
 import { CLOSE, type CloseAction, type CloseEvent, type CloseState } from './states.ts';
 import { step } from './table.ts';
+import { Words } from './words.ts';
 
 /** What a connection needs: one DMB of each end. Made by the handshake. */
 export interface ConnectionParts {
@@ -23,6 +24,7 @@ export class Connection {
   readonly in: Inbound;
   readonly out: Outbound;
   readonly #parts: ConnectionParts;
+  readonly #words: Words;
   #state: CloseState = 'INIT';
   #peerFlags = 0;
   #finalSent = false;
@@ -31,8 +33,9 @@ export class Connection {
   /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
   constructor(parts: ConnectionParts, tcpBytesRead: number) {
     this.#parts = parts;
-    this.in = new Inbound(parts.dmb, parts.remote, tcpBytesRead);
-    this.out = new Outbound(parts.dmb, parts.remote);
+    this.#words = new Words(parts.dmb, parts.remote);
+    this.in = new Inbound(parts.dmb, this.#words, tcpBytesRead);
+    this.out = new Outbound(parts.remote, this.#words);
     this.#event('established');
   }
 
@@ -51,10 +54,14 @@ export class Connection {
 
   /** Reads the peer's words. Throws PeerFault when they break a rule: then this connection is to be failed. */
   look(): void {
-    const { dmb } = this.#parts;
-    if (Atomics.load(dmb.words, WORD.GENERATION) !== dmb.generation) return;
+    if (!this.#words.isValid) return;
+    if (!this.#words.takeNews()) {
+      this.out.lookAtRing();
+      this.in.lookAtRing();
+      return;
+    }
     // Flags first: an end that is seen here comes with cursors that are seen below.
-    const flags = Atomics.load(dmb.words, WORD.FLAGS);
+    const flags = this.#words.load(WORD.FLAGS);
     this.out.look();
     this.in.look();
     const news = flags & ~this.#peerFlags;

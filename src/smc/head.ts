@@ -20,7 +20,8 @@
  *       10 | BACK       | sender to us           | epoch: after BACK_AT bytes of this ring the rest is on TCP again
  *       11 | BACK_AT    | sender to us           | as PRODUCED was at that moment
  *       12 | NEVER      | sender to us           | epoch: will not be cut
- *       13-15 | -       |                        | reserved, 0
+ *       13 | NEWS       | both                   | changed after FLAGS or a word of the hand-over (4 to 12) was: one look tells
+ *       14-15 | -       |                        | reserved, 0
  *
  * Cursors only grow; words that belong together are stored first, the word that publishes them last.
  */
@@ -39,9 +40,11 @@ export const WORD = {
   BACK: 10,
   BACK_AT: 11,
   NEVER: 12,
+  NEWS: 13,
 } as const;
 
 export type WordName = keyof typeof WORD;
+export type Word = (typeof WORD)[WordName];
 
 export const HEAD_BYTES = 64;
 

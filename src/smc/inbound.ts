@@ -5,15 +5,16 @@
  * hands chunks of TCP straight on; otherwise it takes. Whatever comes from TCP makes us read the peer's words first: they were
  * stored before.
  */
-import type { Dmb, RemoteDmb } from '../ism/index.ts';
+import type { Dmb } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
-import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD, type WordName } from './head.ts';
+import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
 import { step } from './table.ts';
+import type { Words } from './words.ts';
 
 export class Inbound {
   readonly #dmb: Dmb;
-  readonly #peer: RemoteDmb;
+  readonly #words: Words;
   readonly #ringBytes: number;
   #state: ReceiverState = 'TCP';
   #epoch = 0;
@@ -35,12 +36,12 @@ export class Inbound {
 
   /**
    * @param dmb ours, where the peer writes
-   * @param peer the peer's, where our words go
+   * @param words of both ends
    * @param tcpBytes bytes of TCP delivered so far, since the connection began
    */
-  constructor(dmb: Dmb, peer: RemoteDmb, tcpBytes: number) {
+  constructor(dmb: Dmb, words: Words, tcpBytes: number) {
     this.#dmb = dmb;
-    this.#peer = peer;
+    this.#words = words;
     this.#ringBytes = ringBytes(dmb.lengthBytes);
     this.#tcpBytes = tcpBytes;
   }
@@ -96,29 +97,34 @@ export class Inbound {
 
   /** Reads the peer's words. Throws PeerFault when they break a rule. */
   look(): void {
-    if (this.#word('GENERATION') !== this.#dmb.generation) return;
+    if (!this.#words.isValid) return;
     if (this.#state === 'READY' || this.#state === 'RETRACTING') {
-      if (this.#word('CUT') === this.#epoch) this.#cut();
-      else if (this.#word('NEVER') === this.#epoch) this.#step('never');
+      if (this.#words.load(WORD.CUT) === this.#epoch) this.#cut();
+      else if (this.#words.load(WORD.NEVER) === this.#epoch) this.#step('never');
     }
-    if (this.#state === 'MOVED' && this.#word('BACK') === this.#epoch) {
+    if (this.#state === 'MOVED' && this.#words.load(WORD.BACK) === this.#epoch) {
       this.#step('back');
-      this.#backAt = this.#word('BACK_AT');
+      this.#backAt = this.#words.load(WORD.BACK_AT);
     }
-    // Only a ring in use: a cut that is published while we look here was not seen above, but its bytes might be.
-    if (this.isFromRing || this.#state === 'CATCHUP') this.#lookAtRing();
+    this.lookAtRing();
+  }
+
+  /** Reads the peer's cursor: all there is to read while it tells no news. */
+  lookAtRing(): void {
+    // Only of a ring in use: a cut that is published while we look was not seen before, but its bytes might be.
+    if (this.isFromRing || this.#state === 'CATCHUP') this.#lookAtProduced();
     if (this.#isDraining) this.#drained();
   }
 
   #cut(): void {
-    const at = (this.#word('CUT_AT_LOW') >>> 0) + (this.#word('CUT_AT_HIGH') >>> 0) * 2 ** 32;
+    const at = (this.#words.load(WORD.CUT_AT_LOW) >>> 0) + (this.#words.load(WORD.CUT_AT_HIGH) >>> 0) * 2 ** 32;
     if (at < this.#tcpBytes) throw new PeerFault(`cut at ${at} after ${this.#tcpBytes} bytes of TCP`);
     this.#cutAt = at;
     this.#step(at === this.#tcpBytes ? 'reached' : 'cut');
   }
 
-  #lookAtRing(): void {
-    const produced = this.#word('PRODUCED');
+  #lookAtProduced(): void {
+    const produced = this.#words.load(WORD.PRODUCED);
     const unread = cursorDistance(this.#consumed, produced);
     if (unread === 0) return;
     if (unread > this.#ringBytes || unread < cursorDistance(this.#consumed, this.#produced)) {
@@ -223,9 +229,9 @@ export class Inbound {
     const unsaid = cursorDistance(this.#published, this.#consumed);
     if (this.#ringUnread > 0 && unsaid < this.#ringBytes / 4) return;
     this.#published = this.#consumed;
-    this.#store('CONSUMED', this.#consumed);
+    this.#words.store(WORD.CONSUMED, this.#consumed);
     // After the store: a writer that blocks now either sees the cursor or is seen here.
-    if ((this.#word('FLAGS') & FLAG.WRITE_BLOCKED) !== 0) this.#peer.signal();
+    if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) !== 0) this.#words.signal();
   }
 
   #step(event: ReceiverEvent): void {
@@ -239,25 +245,17 @@ export class Inbound {
     switch (action) {
       case 'publishReady':
         this.#epoch = (this.#epoch + 1) | 0;
-        this.#store('READY', this.#epoch);
+        this.#words.store(WORD.READY, this.#epoch);
         break;
       case 'publishRetract':
-        this.#store('RETRACT', this.#epoch);
+        this.#words.store(WORD.RETRACT, this.#epoch);
         break;
       case 'publishDone':
-        this.#store('DONE', this.#epoch);
+        this.#words.store(WORD.DONE, this.#epoch);
         break;
       default:
         action satisfies never;
     }
-    this.#peer.signal();
-  }
-
-  #word(name: WordName): number {
-    return Atomics.load(this.#dmb.words, WORD[name]);
-  }
-
-  #store(name: WordName, value: number): void {
-    this.#peer.storeWord(4 * WORD[name], value);
+    this.#words.tellNews();
   }
 }

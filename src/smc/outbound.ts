@@ -4,15 +4,16 @@
  * Installing the own writer, taking the number of TCP bytes and publishing the cut are one synchronous step: `cut` is called with
  * that number, and from its return on every byte goes through `write`.
  */
-import type { Dmb, RemoteDmb } from '../ism/index.ts';
+import type { RemoteDmb } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
-import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD, type WordName } from './head.ts';
+import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
 import { step } from './table.ts';
+import type { Words } from './words.ts';
 
 export class Outbound {
-  readonly #dmb: Dmb;
   readonly #peer: RemoteDmb;
+  readonly #words: Words;
   readonly #ringBytes: number;
   #state: SenderState = 'TCP';
   /** The epoch that is on offer or in use; in state TCP the last one that was. */
@@ -26,14 +27,13 @@ export class Outbound {
   #ringTotal = 0;
 
   /**
-   * @param dmb ours, where the peer's words stand
-   * @param peer the peer's, where our bytes and words go
+   * @param peer the peer's DMB, where our bytes go
+   * @param words of both ends
    */
-  constructor(dmb: Dmb, peer: RemoteDmb) {
-    this.#dmb = dmb;
+  constructor(peer: RemoteDmb, words: Words) {
     this.#peer = peer;
+    this.#words = words;
     this.#ringBytes = ringBytes(peer.lengthBytes);
-    this.#store('GENERATION', peer.generation);
   }
 
   get state(): SenderState {
@@ -62,26 +62,28 @@ export class Outbound {
 
   /** Reads the peer's words. Throws PeerFault when they break a rule. */
   look(): void {
-    if (this.#word('GENERATION') !== this.#dmb.generation) return;
+    if (!this.#words.isValid) return;
     // RETRACT is stored after READY: read in this order, READY of that epoch is never missed.
-    const retract = this.#word('RETRACT');
+    const retract = this.#words.load(WORD.RETRACT);
     this.#lookAtReady();
     if (retract === this.#epoch && (this.#state === 'OFFERED' || this.#state === 'MOVED')) this.#step('retract');
-    this.#lookAtConsumed();
+    this.lookAtRing();
   }
 
   #lookAtReady(): void {
-    const ready = this.#word('READY');
+    const ready = this.#words.load(WORD.READY);
     if (ready === this.#epoch) return;
     if (ready !== ((this.#epoch + 1) | 0)) throw new PeerFault(`READY of epoch ${ready} after ${this.#epoch}`);
-    if (this.#wasCut && this.#word('DONE') !== this.#epoch) throw new PeerFault(`READY of epoch ${ready} before DONE`);
+    if (this.#wasCut && this.#words.load(WORD.DONE) !== this.#epoch)
+      throw new PeerFault(`READY of epoch ${ready} before DONE`);
     this.#step('ready');
     this.#epoch = ready;
     this.#wasCut = false;
   }
 
-  #lookAtConsumed(): void {
-    const consumed = this.#word('CONSUMED');
+  /** Reads the peer's cursor: all there is to read while it tells no news. */
+  lookAtRing(): void {
+    const consumed = this.#words.load(WORD.CONSUMED);
     if (cursorDistance(this.#consumed, consumed) > this.unconsumed) {
       throw new PeerFault(`${consumed} consumed of ${this.#produced} bytes`);
     }
@@ -113,7 +115,7 @@ export class Outbound {
     if (from + written < chunk.length) {
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
-      this.#lookAtConsumed();
+      this.lookAtRing();
       written += this.#put(chunk, from + written);
     }
     if (from + written === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
@@ -122,7 +124,7 @@ export class Outbound {
   }
 
   #put(chunk: Uint8Array, from: number): number {
-    if (chunk.length - from > this.#ringBytes - this.unconsumed) this.#lookAtConsumed();
+    if (chunk.length - from > this.#ringBytes - this.unconsumed) this.lookAtRing();
     const length = Math.min(chunk.length - from, this.#ringBytes - this.unconsumed);
     if (length <= 0) return 0;
     const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
@@ -132,20 +134,20 @@ export class Outbound {
     this.#offset = (this.#offset + length) % this.#ringBytes;
     this.#produced = (this.#produced + length) | 0;
     this.#ringTotal += length;
-    this.#store('PRODUCED', this.#produced); // after the bytes
+    this.#words.store(WORD.PRODUCED, this.#produced); // after the bytes
     return length;
   }
 
   /** Sets flags of the connection's state, beside those that stand. */
   raise(flags: number): void {
     this.#setFlags(this.#flags | flags);
-    this.#peer.signal();
+    this.#words.tellNews();
   }
 
   #setFlags(flags: number): void {
     if (flags === this.#flags) return;
     this.#flags = flags;
-    this.#store('FLAGS', flags);
+    this.#words.store(WORD.FLAGS, flags);
   }
 
   #step(event: SenderEvent): void {
@@ -159,28 +161,20 @@ export class Outbound {
     switch (action) {
       case 'publishCut':
         this.#wasCut = true;
-        this.#store('CUT_AT_LOW', this.#cutAt | 0);
-        this.#store('CUT_AT_HIGH', Math.floor(this.#cutAt / 2 ** 32));
-        this.#store('CUT', this.#epoch);
+        this.#words.store(WORD.CUT_AT_LOW, this.#cutAt | 0);
+        this.#words.store(WORD.CUT_AT_HIGH, Math.floor(this.#cutAt / 2 ** 32));
+        this.#words.store(WORD.CUT, this.#epoch);
         break;
       case 'publishBack':
-        this.#store('BACK_AT', this.#produced);
-        this.#store('BACK', this.#epoch);
+        this.#words.store(WORD.BACK_AT, this.#produced);
+        this.#words.store(WORD.BACK, this.#epoch);
         break;
       case 'publishNever':
-        this.#store('NEVER', this.#epoch);
+        this.#words.store(WORD.NEVER, this.#epoch);
         break;
       default:
         action satisfies never;
     }
-    this.#peer.signal();
-  }
-
-  #word(name: WordName): number {
-    return Atomics.load(this.#dmb.words, WORD[name]);
-  }
-
-  #store(name: WordName, value: number): void {
-    this.#peer.storeWord(4 * WORD[name], value);
+    this.#words.tellNews();
   }
 }

@@ -45,7 +45,7 @@ for (const [what, words] of [
     assert.ok(victim);
     const dmb = dmbs.find(({ clientData }) => clientData === victim);
     assert.ok(dmb);
-    for (const [word, value] of words) Atomics.store(dmb.words, WORD[word], value);
+    for (const [word, value] of [...words, ['NEWS', 99]] as const) Atomics.store(dmb.words, WORD[word], value);
     const failed = once(bad.client, 'error');
     victim.look();
     const [error] = (await failed) as [NodeJS.ErrnoException];

@@ -32,6 +32,9 @@ const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
 const CPU_CHECK_MS = 1000;
 
+/** Its `then` is the cheapest way to a microtask. */
+const RESOLVED = Promise.resolve();
+
 interface Watch {
   budgetMs: number;
   lastFound: number;
@@ -139,22 +142,15 @@ export class Polling {
     if (this.#active.size === 0) return;
     this.#schedule();
     this.#hopsLeft = HOPS_PER_TURN;
-    process.nextTick(this.#hopByTick);
+    void RESOLVED.then(this.#hop);
   }
 
   /**
-   * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking in turns of the two queues that
-   * Node.js works off before it: ticks and microtasks. What the program has put into them comes first.
+   * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, a microtask a look: what the
+   * program has to do in ticks and microtasks comes first whenever something was found, and waits some microseconds otherwise.
    */
-  readonly #hopByTick = (): void => {
-    if (this.#hop()) queueMicrotask(this.#hopByMicrotask);
-  };
-
-  readonly #hopByMicrotask = (): void => {
-    if (this.#hop()) process.nextTick(this.#hopByTick);
-  };
-
-  #hop(): boolean {
+  readonly #hop = (): void => {
+    if (--this.#hopsLeft < 0) return;
     for (const pair of this.#active) {
       if (!pair.hasWork) continue;
       this.counters.looks++;
@@ -162,9 +158,11 @@ export class Polling {
       pair.look();
       const watch = this.#watches.get(pair);
       if (watch !== undefined) watch.lastFound = performance.now();
+      process.nextTick(this.#hop);
+      return;
     }
-    return --this.#hopsLeft > 0 && this.#active.size > 0;
-  }
+    void RESOLVED.then(this.#hop);
+  };
 
   /** Tells peers where we run, when that has changed. */
   #place(now: number): void {

@@ -5,6 +5,7 @@ import type { Dmb, RemoteDmb } from '../../ism/index.ts';
 import { HEAD_BYTES } from '../head.ts';
 import { Inbound } from '../inbound.ts';
 import { Outbound } from '../outbound.ts';
+import { Words } from '../words.ts';
 import { RECEIVER } from './receiver.ts';
 import { SENDER } from './sender.ts';
 
@@ -92,6 +93,7 @@ interface Segment {
 
 /** What the shell around a connection does, without sockets. */
 class End {
+  readonly words: Words;
   readonly out: Outbound;
   readonly in: Inbound;
   readonly #salt: number;
@@ -112,8 +114,9 @@ class End {
     this.#peerMemory = peerMemory;
     this.#salt = salt;
     this.#peerSalt = peerSalt;
-    this.out = new Outbound(own.owner, peerMemory.writer);
-    this.in = new Inbound(own.owner, peerMemory.writer, 0);
+    this.words = new Words(own.owner, peerMemory.writer);
+    this.out = new Outbound(peerMemory.writer, this.words);
+    this.in = new Inbound(own.owner, this.words, 0);
   }
 
   get blocked(): boolean {
@@ -148,8 +151,14 @@ class End {
   }
 
   look(): void {
-    this.out.look();
-    this.in.look();
+    if (!this.words.isValid) return;
+    if (this.words.takeNews()) {
+      this.out.look();
+      this.in.look();
+    } else {
+      this.out.lookAtRing();
+      this.in.lookAtRing();
+    }
     this.settle();
   }
   cut(): void {
