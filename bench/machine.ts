@@ -1,0 +1,84 @@
+/** What the figures were taken on. */
+import { readFileSync } from 'node:fs';
+import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+
+export interface Machine {
+  readonly cpu: string;
+  readonly cpus: number;
+  readonly isVirtual: boolean;
+  readonly memoryGiB: number;
+  readonly kernel: string;
+  readonly node: string;
+  /** Over the last minute, before and after. */
+  readonly load: readonly [number, number];
+  /** Time that the hypervisor gave to others, in percent of all CPU time of the run. */
+  readonly stealPercent: number;
+  /** Time that other programs had, in percent of all CPU time of the run. */
+  readonly othersPercent: number;
+  /** Variables of Isthmus that the user has set. */
+  readonly settings: readonly string[];
+}
+
+/** More than that, and the figures are of the others too. */
+const MOST_DISTURBANCE_PERCENT = 10;
+
+/** Looks twice: now, and when what it returns is called. */
+export function lookAtMachine(): () => Machine {
+  const loadBefore = loadavg()[0] ?? 0;
+  const timesBefore = cpuTimes();
+  return () => {
+    const times = cpuTimes();
+    const all = Math.max(1, times.all - timesBefore.all);
+    const percent = (what: 'steal' | 'others') => Math.max(0, (100 * (times[what] - timesBefore[what])) / all);
+    return {
+      cpu: cpus()[0]?.model.trim() ?? 'unknown',
+      cpus: availableParallelism(),
+      isVirtual: /^flags\s*:.*\bhypervisor\b/m.test(read('/proc/cpuinfo')),
+      memoryGiB: Math.round(totalmem() / 2 ** 30),
+      kernel: release(),
+      node: process.version,
+      load: [loadBefore, loadavg()[0] ?? 0],
+      stealPercent: percent('steal'),
+      othersPercent: percent('others'),
+      settings: Object.entries(process.env)
+        .filter(([name]) => name.startsWith('ISTHMUS_'))
+        .map(([name, value]) => `${name}=${value}`),
+    };
+  };
+}
+
+/** In ticks. */
+function cpuTimes(): { readonly all: number; readonly steal: number; readonly others: number } {
+  const fields = (/^cpu +(.*)$/m.exec(read('/proc/stat'))?.[1] ?? '').split(' ').map(Number).slice(0, 8);
+  const [user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0] = fields;
+  const busy = user + nice + system + irq + softirq;
+  return { all: busy + idle + iowait + steal, steal, others: busy - ownTicks() };
+}
+
+/** Of this process and of its children that have ended. */
+function ownTicks(): number {
+  const stat = read('/proc/self/stat');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+export function describeMachine({ cpu, cpus: count, isVirtual, memoryGiB, kernel, node, ...run }: Machine): string {
+  const { load, stealPercent, othersPercent, settings } = run;
+  const kind = isVirtual ? ', virtual machine' : '';
+  const lines = [
+    `${count} x ${cpu}${kind}, ${memoryGiB} GiB, Linux ${kernel}, Node.js ${node}`,
+    `load ${load[0].toFixed(2)} before, ${load[1].toFixed(2)} after; of the CPU time ${othersPercent.toFixed(0)} % went to other programs, ${stealPercent.toFixed(1)} % was stolen`,
+  ];
+  if (othersPercent + stealPercent > MOST_DISTURBANCE_PERCENT)
+    lines.push('The machine was not quiet: figures say little.');
+  if (settings.length > 0) lines.push(settings.join(' '));
+  return lines.join('\n');
+}

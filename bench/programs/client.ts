@@ -1,0 +1,325 @@
+/** The client of the benchmark: plain node:net and node:http. That it asks which way its bytes go is all it knows of Isthmus. */
+import { Agent, get } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { quantile } from '../statistics.ts';
+import { type Address, collectGarbage, type Expectation, type Sample, sample, sleep, type Window } from './control.ts';
+import { type Path, pathFor } from './path.ts';
+
+export interface Latency {
+  readonly p50: number;
+  readonly p99: number;
+  readonly count: number;
+}
+
+interface To {
+  readonly to: Address;
+}
+interface Expects {
+  readonly expects: Expectation;
+}
+interface Messages {
+  readonly messageBytes: number;
+}
+
+/** Between two looks whether the connection has moved. */
+const SETTLE_MS = 10;
+
+export const clientCommands = {
+  /** Ping-pong, one message at a time. In microseconds. */
+  async roundTrips({
+    to,
+    messageBytes,
+    expects,
+    warmMs,
+    windowMs,
+  }: To & Messages & Expects & Window): Promise<Latency> {
+    const path = await pathFor(expects);
+    const socket = await open(to);
+    try {
+      const message = Buffer.alloc(messageBytes, 'c');
+      await path.settled(
+        () => [socket],
+        'both',
+        () => pingPong(socket, message, SETTLE_MS),
+      );
+      await pingPong(socket, message, warmMs);
+      const verify = path.watch([socket]);
+      const times = new Times();
+      await pingPong(socket, message, windowMs, times);
+      verify();
+      return times.latency();
+    } finally {
+      socket.destroy();
+    }
+  },
+
+  /** From `connect` to the first byte of an answer. In microseconds. */
+  async connects({ to, warmMs, windowMs }: To & Window): Promise<Latency> {
+    const request = Buffer.alloc(1, 'c');
+    for (const end = performance.now() + warmMs; performance.now() < end; ) await shortConnection(to, request);
+    const times = new Times();
+    for (const end = performance.now() + windowMs; performance.now() < end; )
+      times.add(await shortConnection(to, request));
+    return times.latency();
+  },
+
+  /** Connect, send, receive, close, one after the other. In microseconds each. */
+  async shortConnections({ to, messageBytes, count }: To & Messages & { readonly count: number }): Promise<number> {
+    const request = Buffer.alloc(messageBytes, 'c');
+    const before = performance.now();
+    for (let i = 0; i < count; i++) await shortConnection(to, request);
+    return ((performance.now() - before) / count) * 1000;
+  },
+
+  // --- Streams ---
+
+  /** Writes as fast as it goes; resolves when the connection has moved. */
+  async startStream({ to, writeBytes, expects }: To & Expects & { readonly writeBytes: number }): Promise<void> {
+    const socket = await open(to);
+    const path = await pathFor(expects);
+    stream = new Stream(socket, writeBytes, path);
+    stream.start();
+    await path.settled(() => [socket], 'out');
+  },
+
+  sampleSent: (window: Window): Promise<Sample> => runningStream().sample(window),
+
+  /** Resolves to all that was written, once it has arrived. */
+  stopStream: (): Promise<number> => runningStream().stop(),
+
+  // --- HTTP ---
+
+  /** Keep-alive connections, each with one request at a time. Resolves to requests per second. */
+  async requests({
+    to,
+    connections,
+    expects,
+    warmMs,
+    windowMs,
+  }: To & Expects & Window & { readonly connections: number }): Promise<number> {
+    const path = await pathFor(expects);
+    const agent = new Agent({ keepAlive: true, maxSockets: connections });
+    const target = to.path === undefined ? { host: '127.0.0.1', port: to.port } : { socketPath: to.path };
+    const sockets = new Set<Socket>();
+    let running = true;
+    let done = 0;
+    const chain = async () => {
+      while (running) {
+        await new Promise<void>((resolve, reject) => {
+          const request = get({ ...target, agent, path: '/' }, (response) => {
+            response.on('end', resolve).on('error', reject).resume();
+          });
+          request.on('socket', (socket) => sockets.add(socket)).on('error', reject);
+        });
+        done++;
+      }
+    };
+    const chains = Promise.all(Array.from({ length: connections }, chain));
+    const measured = async () => {
+      await path.settled(() => (sockets.size < connections ? [] : [...sockets]), 'both');
+      await sleep(warmMs);
+      const verify = path.watch([...sockets]);
+      const [doneBefore, before] = [done, performance.now()];
+      await sleep(windowMs);
+      const perSecond = ((done - doneBefore) / (performance.now() - before)) * 1000;
+      verify();
+      return perSecond;
+    };
+    try {
+      // A chain ends early only by failing.
+      return await Promise.race([measured(), chains.then(() => Number.NaN)]);
+    } finally {
+      running = false;
+      await chains.catch(() => {});
+      agent.destroy();
+    }
+  },
+
+  // --- Many open connections ---
+
+  /** Opens connections and lets a message pass both ways on each, until all have moved. */
+  async openMany({
+    to,
+    count,
+    messageBytes,
+    expects,
+  }: To & Messages & Expects & { readonly count: number }): Promise<void> {
+    const message = Buffer.alloc(messageBytes, 'c');
+    for (let left = count; left > 0; left -= OPEN_AT_ONCE) {
+      const some = await Promise.all(Array.from({ length: Math.min(left, OPEN_AT_ONCE) }, () => open(to)));
+      for (const socket of some) socket.resume();
+      opened.push(...some);
+      await Promise.all(some.map((socket) => pingPong(socket, message, 0)));
+    }
+    const path = await pathFor(expects);
+    let last = 0;
+    await path.settled(
+      () => opened,
+      'both',
+      async () => {
+        await sleep(last === 0 ? 100 : 20);
+        last++;
+        await Promise.all(opened.map((socket) => pingPong(socket, message, 0)));
+      },
+    );
+  },
+
+  async closeMany(): Promise<void> {
+    await Promise.all(
+      opened.splice(0).map((socket) => {
+        socket.end();
+        return closed(socket);
+      }),
+    );
+  },
+
+  collectClient: collectGarbage,
+};
+
+export type ClientCommands = typeof clientCommands;
+
+const OPEN_AT_ONCE = 50;
+const opened: Socket[] = [];
+
+function open(to: Address): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = dial(to);
+    socket.once('error', reject);
+    socket.once('connect', () => {
+      socket.off('error', reject);
+      socket.on('error', () => {}); // 'close' tells
+      resolve(socket);
+    });
+  });
+}
+
+function dial(to: Address): Socket {
+  if (to.path !== undefined) return connect({ path: to.path });
+  return connect({ port: to.port ?? 0, host: '127.0.0.1', noDelay: true });
+}
+
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    if (socket.closed) resolve();
+    else socket.once('close', () => resolve());
+  });
+}
+
+/** For so long, and at least once. */
+function pingPong(socket: Socket, message: Buffer, forMs: number, times?: Times): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const end = performance.now() + forMs;
+    let missing = message.length;
+    let sentAt = 0;
+    const lost = () => reject(new Error('the connection was closed'));
+    const received = ({ length }: Buffer) => {
+      missing -= length;
+      if (missing > 0) return;
+      const now = performance.now();
+      times?.add((now - sentAt) * 1000);
+      if (now >= end) {
+        socket.off('data', received).off('close', lost);
+        resolve();
+        return;
+      }
+      missing = message.length;
+      sentAt = now;
+      socket.write(message);
+    };
+    if (socket.destroyed) {
+      lost();
+      return;
+    }
+    socket.on('data', received).on('close', lost);
+    sentAt = performance.now();
+    socket.write(message);
+  });
+}
+
+/** Resolves when it is closed, to the microseconds from `connect` to the first byte of the answer. */
+function shortConnection(to: Address, request: Buffer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const before = performance.now();
+    let first = 0;
+    let missing = request.length;
+    const socket = dial(to);
+    socket.write(request);
+    socket.on('data', ({ length }) => {
+      if (first === 0) first = performance.now();
+      missing -= length;
+      if (missing === 0) socket.end();
+    });
+    socket.on('error', reject);
+    socket.on('close', () => resolve((first - before) * 1000));
+  });
+}
+
+/** Durations, kept without allocation. */
+class Times {
+  readonly #values = new Float64Array(1 << 20);
+  #count = 0;
+
+  add(value: number): void {
+    if (this.#count < this.#values.length) this.#values[this.#count++] = value;
+  }
+
+  latency(): Latency {
+    const sorted = this.#values.subarray(0, this.#count).sort();
+    return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), count: this.#count };
+  }
+}
+
+let stream: Stream | null = null;
+
+function runningStream(): Stream {
+  if (stream === null) throw new Error('no stream was started');
+  return stream;
+}
+
+/** More than that in one turn of the event loop would keep its timers waiting: sockets may take everything at once. */
+const TURN_BYTES = 1 << 20;
+
+class Stream {
+  readonly #socket: Socket;
+  readonly #chunk: Buffer;
+  readonly #path: Path;
+  #sent = 0;
+  #stopped = false;
+
+  constructor(socket: Socket, writeBytes: number, path: Path) {
+    this.#socket = socket;
+    this.#chunk = Buffer.alloc(writeBytes, 'c');
+    this.#path = path;
+  }
+
+  start(): void {
+    this.#socket.on('drain', () => this.#write());
+    this.#socket.resume();
+    this.#write();
+  }
+
+  /** As a well-behaved program does: until `write` says no, and on with 'drain'. */
+  #write(): void {
+    for (let left = TURN_BYTES; left > 0; left -= this.#chunk.length) {
+      if (this.#stopped || this.#socket.destroyed) return;
+      this.#sent += this.#chunk.length;
+      if (!this.#socket.write(this.#chunk)) return;
+    }
+    setImmediate(() => this.#write());
+  }
+
+  async sample(window: Window): Promise<Sample> {
+    await sleep(window.warmMs);
+    const verify = this.#path.watch([this.#socket]);
+    const result = await sample(() => this.#sent, { warmMs: 0, windowMs: window.windowMs });
+    verify();
+    return result;
+  }
+
+  async stop(): Promise<number> {
+    this.#stopped = true;
+    this.#socket.end();
+    await closed(this.#socket);
+    return this.#sent;
+  }
+}

@@ -1,0 +1,89 @@
+/** The server of the benchmark: plain node:net and node:http, knows nothing of Isthmus. */
+import { createServer as createHttpServer } from 'node:http';
+import { createServer, type Server, type Socket } from 'node:net';
+import { type Address, collectGarbage, type Sample, sample, type Window } from './control.ts';
+import { describeFirst } from './path.ts';
+
+export interface ListenOptions {
+  /** echo: answers each whole message; sink: counts; http: answers requests. */
+  readonly kind: 'echo' | 'sink' | 'http';
+  /** Of a message, or of the body of an answer. */
+  readonly messageBytes: number;
+  /** A path: listen there, on a Unix socket. */
+  readonly path: string | null;
+}
+
+const listeners = new Set<Server>();
+const sockets = new Set<Socket>();
+let received = 0;
+
+export const serverCommands = {
+  async listen({ kind, messageBytes, path }: ListenOptions): Promise<Address> {
+    const server = kind === 'http' ? http(messageBytes) : createServer(kind === 'echo' ? echo(messageBytes) : sink);
+    server.on('connection', (socket: Socket) => {
+      sockets.add(socket);
+      socket.on('close', () => sockets.delete(socket));
+      socket.on('error', () => {});
+    });
+    await new Promise<void>((resolve, reject) => {
+      server.on('error', reject);
+      server.listen(path === null ? { port: 0, host: '127.0.0.1', backlog: 1024 } : { path }, resolve);
+    });
+    listeners.add(server);
+    const address = server.address();
+    if (address === null) throw new Error('the server does not listen');
+    return typeof address === 'string' ? { path: address } : { port: address.port };
+  },
+
+  /** Ends everything that was listened for. */
+  close(): void {
+    for (const server of listeners) server.close();
+    listeners.clear();
+    for (const socket of sockets) socket.destroy();
+    received = 0;
+  },
+
+  /** How many connections are open. */
+  connections: (): number => sockets.size,
+
+  /** What Isthmus says here of an open connection; for a report of failure. */
+  describe: (): Promise<string> => describeFirst(sockets),
+
+  /** What the sinks have counted. */
+  received: (): number => received,
+
+  sampleReceived: (window: Window): Promise<Sample> => sample(() => received, window),
+
+  collectServer: collectGarbage,
+};
+
+export type ServerCommands = typeof serverCommands;
+
+function echo(messageBytes: number): (socket: Socket) => void {
+  const message = Buffer.alloc(messageBytes, 's');
+  return (socket) => {
+    socket.setNoDelay(true);
+    let missing = messageBytes;
+    socket.on('data', ({ length }) => {
+      missing -= length;
+      if (missing > 0) return;
+      missing += messageBytes;
+      socket.write(message);
+    });
+  };
+}
+
+function sink(socket: Socket): void {
+  socket.on('data', ({ length }) => {
+    received += length;
+  });
+}
+
+function http(bodyBytes: number): Server {
+  const body = Buffer.alloc(bodyBytes, 's');
+  return createHttpServer((request, response) => {
+    request.resume();
+    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bodyBytes });
+    response.end(body);
+  });
+}
