@@ -8,7 +8,7 @@ import { join } from 'node:path';
 const root = new URL('..', import.meta.url).pathname;
 process.chdir(root);
 const filters = process.argv.slice(2);
-const files = ['dist/src', 'dist/test']
+const files = ['dist/src', 'dist/bench', 'dist/test']
   .flatMap((folder) =>
     (existsSync(folder) ? readdirSync(folder, { recursive: true }) : []).map((name) => join(folder, name)),
   )
