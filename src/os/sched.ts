@@ -21,11 +21,10 @@ export function currentCpu(): number {
  */
 export function allowedCpus(): { readonly low: number; readonly high: number } {
   const mask = Buffer.alloc(128);
-  const length = Number(sched_getaffinity(0, mask.length, mask));
-  if (length <= 0) return { low: -1, high: -1 };
+  if (sched_getaffinity(0, mask.length, mask) !== 0) return { low: -1, high: -1 };
   let low = 0;
   let high = 0;
-  for (let at = 0; at + 8 <= length; at += 8) {
+  for (let at = 0; at < mask.length; at += 8) {
     low |= mask.readInt32LE(at);
     high |= mask.readInt32LE(at + 4);
   }

@@ -120,6 +120,9 @@ export class Pair implements PolledPair {
   /** Null until the peer has opened. */
   #writer: SignalWriter | null = null;
   readonly #peerPieces: PeerPiece[] = [];
+  /** The peer's signal area: memory, or a descriptor to store through; neither until the peer has opened. */
+  #peerArea: Int32Array | null = null;
+  #peerAreaFd: number | null = null;
   /** By index; null = free. */
   readonly #dmbs: (HostDmb | null)[] = [null];
   readonly #generations: number[] = [0];
@@ -329,14 +332,7 @@ export class Pair implements PolledPair {
     if (this.#dead || this.#isLooking) return 0;
     this.#isLooking = true;
     try {
-      return this.#reader.look((index, generation) => {
-        if (index === CHANNEL_INDEX) {
-          this.#channel.receive();
-          return;
-        }
-        const dmb = this.#dmbs[index];
-        if (dmb?.registered && dmb.generation === generation) this.#listener.signalled(dmb);
-      });
+      return this.#reader.look(this.#take);
     } catch (error) {
       this.die((error as Error).message);
       return 0;
@@ -344,6 +340,15 @@ export class Pair implements PolledPair {
       this.#isLooking = false;
     }
   }
+
+  readonly #take = (index: number, generation: number): void => {
+    if (index === CHANNEL_INDEX) {
+      this.#channel.receive();
+      return;
+    }
+    const dmb = this.#dmbs[index];
+    if (dmb?.registered && dmb.generation === generation) this.#listener.signalled(dmb);
+  };
 
   sleep(): void {
     if (!this.#dead) this.#reader.sleep();
@@ -381,16 +386,8 @@ export class Pair implements PolledPair {
   }
 
   #storeToPeer(offset: number, value: number): void {
-    const [area] = this.#peerPieces;
-    if (area === undefined) return;
-    if ('memory' in area) Atomics.store(this.#peerArea(area.memory), offset >> 2, value);
-    else storeWord(area.fd, offset, value);
-  }
-
-  #peerAreaWords: Int32Array | null = null;
-  #peerArea(memory: ArrayBuffer): Int32Array {
-    this.#peerAreaWords ??= new Int32Array(memory, 0, signalAreaBytes(SIGNAL_CAPACITY) / 4);
-    return this.#peerAreaWords;
+    if (this.#peerArea !== null) Atomics.store(this.#peerArea, offset >> 2, value);
+    else if (this.#peerAreaFd !== null) storeWord(this.#peerAreaFd, offset, value);
   }
 
   // --- The channel ---
@@ -446,6 +443,8 @@ export class Pair implements PolledPair {
     if (version !== PAIR_VERSION) throw broken(`version ${version} where ${PAIR_VERSION} is spoken`);
     if (capacity !== SIGNAL_CAPACITY || piece.lengthBytes < signalAreaBytes(capacity))
       throw broken('another signal area');
+    if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
+    else this.#peerAreaFd = piece.fd;
     this.#writer = new SignalWriter(this.#area, (offset, value) => this.#storeToPeer(offset, value), capacity);
     this.#listener.up(this);
   }
@@ -498,6 +497,7 @@ export class Pair implements PolledPair {
     this.#doorbell.close();
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
+    this.#peerAreaFd = null;
     for (const piece of this.#peerPieces) if ('fd' in piece) closeFd(piece.fd);
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);
     this.#closeMemoryIfUnused();

@@ -1,11 +1,12 @@
 /**
- * Waiting for peers: a partition looks at the pairs that had traffic, once per turn of its event loop, for a short budget; then
- * it says that it sleeps, looks once more, and leaves the rest to the doorbell.
+ * Waiting for peers: a partition looks at the pairs that had traffic, for a short budget; then it says that it sleeps, looks once
+ * more, and leaves the rest to the doorbell.
  *
- * The budget is earned: a wake-up soon after falling asleep says that waiting longer would have paid, a budget that was spent
- * for nothing is halved. With less than two CPUs' worth of time spinning would starve the peer: then nobody ever spins.
+ * The budget is earned: it is full when the last wait was shorter than it, and halved when it was spent for nothing. How we wait
+ * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look; and with less than two
+ * CPUs' worth of time we sleep at once, since spinning would take the time from the peer.
  */
-import { allowedCpus, cgroupCpus, currentCpu } from '../../os/index.ts';
+import { allowedCpus, cgroupCpus, currentCpu, yieldCpu } from '../../os/index.ts';
 
 export interface PolledPair {
   /** Whether there is something to take: one load. */
@@ -24,9 +25,17 @@ export interface PolledPair {
 }
 
 const DEFAULT_BUDGET_US = 200;
+/** Less than that is not worth a turn. */
 const SMALLEST_BUDGET_MS = 0.01;
-/** Looks between two turns of the event loop. */
-const HOPS_PER_TURN = 100;
+/** Looks between two turns of the event loop: so many times a hop of so many looks. */
+const HOPS_PER_TURN = 48;
+const LOOKS_PER_HOP = 8;
+/** How often the CPU is given away between two turns. */
+const YIELDS_PER_TURN = 4;
+/** A CPU that comes back later than that is wanted by others too: then only being woken gets us our turn in time. */
+const CROWDED_MS = 0.5;
+/** How long we believe that. */
+const CROWDED_FOR_MS = 50;
 /** How often it is looked where we run. */
 const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
@@ -35,10 +44,13 @@ const CPU_CHECK_MS = 1000;
 /** Its `then` is the cheapest way to a microtask. */
 const RESOLVED = Promise.resolve();
 
+type Manner = 'spin' | 'yield' | 'sleep';
+
 interface Watch {
   budgetMs: number;
   lastFound: number;
-  asleepSince: number;
+  /** Something was found since `lastFound` was set. */
+  found: boolean;
 }
 
 export class Polling {
@@ -48,20 +60,21 @@ export class Polling {
   #scheduled = false;
   #cpusCheckedAt = Number.NEGATIVE_INFINITY;
   #hasTime = false;
+  #crowdedUntil = 0;
   #hopsLeft = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
-  readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0 };
+  readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0, yields: 0 };
 
-  /** @param budgetUs the longest time to look for nothing; 0 = never spin. */
+  /** @param budgetUs the longest time to look for nothing; 0 = always sleep at once. */
   constructor(budgetUs = DEFAULT_BUDGET_US) {
     this.#maxBudgetMs = budgetUs / 1000;
   }
 
   add(pair: PolledPair): void {
     pair.tellPlace(currentCpu(), allowedCpus());
-    this.#watches.set(pair, { budgetMs: this.#maxBudgetMs, lastFound: 0, asleepSince: 0 });
-    this.#rest(pair, performance.now());
+    this.#watches.set(pair, { budgetMs: this.#maxBudgetMs, lastFound: 0, found: false });
+    this.#rest(pair);
   }
 
   remove(pair: PolledPair): void {
@@ -75,18 +88,17 @@ export class Polling {
     if (watch === undefined || this.#active.has(pair)) return;
     this.counters.wakeUps++;
     const now = performance.now();
-    if (now - watch.asleepSince < this.#maxBudgetMs) {
-      watch.budgetMs = Math.min(this.#maxBudgetMs, Math.max(2 * watch.budgetMs, SMALLEST_BUDGET_MS));
-    }
+    // Waiting a little longer would have paid.
+    if (now - watch.lastFound < this.#maxBudgetMs) watch.budgetMs = this.#maxBudgetMs;
     watch.lastFound = now;
-    const spins = watch.budgetMs > 0 && this.#spins(now, pair);
-    if (spins) {
+    const waits = watch.budgetMs > 0 && this.#manner(now, pair) !== 'sleep';
+    if (waits) {
       pair.wake();
       this.#place(now);
     }
     pair.look();
-    if (!spins) {
-      this.#rest(pair, now);
+    if (!waits) {
+      this.#rest(pair);
     } else if (!pair.isDead) {
       this.#active.add(pair);
       this.#schedule();
@@ -96,73 +108,102 @@ export class Polling {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => this.#turn());
+    setImmediate(this.#turn);
   }
 
-  #spins(now: number, pair: PolledPair): boolean {
-    if (this.#maxBudgetMs === 0) return false;
+  #manner(now: number, pair: PolledPair): Manner {
+    if (this.#maxBudgetMs === 0) return 'sleep';
     if (now - this.#cpusCheckedAt > CPU_CHECK_MS) {
       this.#cpusCheckedAt = now;
       this.#hasTime = cgroupCpus() >= 2;
       const allowed = allowedCpus();
       for (const one of this.#watches.keys()) one.tellPlace(currentCpu(), allowed);
     }
-    return this.#hasTime && pair.canRunBeside;
+    if (!this.#hasTime) return 'sleep';
+    if (pair.canRunBeside && !pair.isOnOurCpu) return 'spin';
+    return now < this.#crowdedUntil ? 'sleep' : 'yield';
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
-  #rest(pair: PolledPair, now: number): void {
-    const watch = this.#watches.get(pair);
-    if (watch === undefined || pair.isDead) return;
+  #rest(pair: PolledPair): void {
+    if (pair.isDead || !this.#watches.has(pair)) return;
     this.counters.sleeps++;
-    watch.asleepSince = now;
     pair.sleep();
     // The peer did not ring for what is found now, and will not ring again for this mark.
     if (pair.look() > 0) setImmediate(() => this.rung(pair));
   }
 
-  /** One turn of the event loop: a look at every active pair, and more of them as long as nothing else waits. */
-  #turn(): void {
+  /** One turn of the event loop: a look at every active pair, and more of them between this turn and the next. */
+  readonly #turn = (): void => {
     this.#scheduled = false;
     const now = performance.now();
     if (now - this.#placedAt > PLACE_MS) this.#place(now);
+    let spins = false;
     for (const pair of this.#active) {
       const watch = this.#watches.get(pair);
       if (watch === undefined) continue;
       this.counters.looks++;
-      if (pair.look() > 0) {
-        this.counters.found++;
+      const found = pair.look() > 0;
+      const manner = this.#manner(now, pair);
+      if (manner === 'spin') spins = true;
+      if (found || watch.found) {
+        watch.found = false;
         watch.lastFound = now;
-      } else if (now - watch.lastFound > watch.budgetMs || pair.isOnOurCpu || !this.#spins(now, pair)) {
+        watch.budgetMs = this.#maxBudgetMs;
+      } else if (now - watch.lastFound > watch.budgetMs || manner === 'sleep') {
         this.#active.delete(pair);
         watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
-        this.#rest(pair, now);
+        this.#rest(pair);
       }
     }
     if (this.#active.size === 0) return;
     this.#schedule();
-    this.#hopsLeft = HOPS_PER_TURN;
-    void RESOLVED.then(this.#hop);
-  }
+    this.#hopsLeft = spins ? HOPS_PER_TURN : YIELDS_PER_TURN;
+    void RESOLVED.then(spins ? this.#hop : this.#yield);
+  };
 
   /**
-   * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, a microtask a look: what the
-   * program has to do in ticks and microtasks comes first whenever something was found, and waits some microseconds otherwise.
+   * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, in microtasks: what the
+   * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise.
    */
   readonly #hop = (): void => {
     if (--this.#hopsLeft < 0) return;
     for (const pair of this.#active) {
-      if (!pair.hasWork) continue;
-      this.counters.looks++;
-      this.counters.found++;
-      pair.look();
-      const watch = this.#watches.get(pair);
-      if (watch !== undefined) watch.lastFound = performance.now();
-      process.nextTick(this.#hop);
-      return;
+      for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
+        if (!pair.hasWork) continue;
+        this.#found(pair);
+        process.nextTick(this.#hop);
+        return;
+      }
     }
     void RESOLVED.then(this.#hop);
   };
+
+  /** The peer runs on our CPU, if at all: it is its turn. */
+  readonly #yield = (): void => {
+    if (--this.#hopsLeft < 0) return;
+    const before = performance.now();
+    yieldCpu();
+    const after = performance.now();
+    this.counters.yields++;
+    if (after - before > CROWDED_MS) this.#crowdedUntil = after + CROWDED_FOR_MS;
+    let found = false;
+    for (const pair of this.#active) {
+      if (!pair.hasWork) continue;
+      found = true;
+      this.#found(pair);
+    }
+    if (found) process.nextTick(this.#yield);
+    else void RESOLVED.then(this.#yield);
+  };
+
+  #found(pair: PolledPair): void {
+    this.counters.looks++;
+    this.counters.found++;
+    const watch = this.#watches.get(pair);
+    if (watch !== undefined) watch.found = true;
+    pair.look();
+  }
 
   /** Tells peers where we run, when that has changed. */
   #place(now: number): void {
