@@ -11,6 +11,7 @@ export * from './eid.ts';
 export * from './errors.ts';
 export * from './events.ts';
 export * from './gid.ts';
+export * from './order.ts';
 export { MAX_CLIENTS, Registry } from './registry.ts';
 export * from './signal-ring.ts';
 export * from './token.ts';

@@ -8,19 +8,23 @@
  *     word  2      sleep mark of the peer: odd = it sleeps and must be woken
  *     word  3      the CPU the peer ran on when it last looked
  *     word  4, 5   the CPUs the peer may run on: CPU n is bit n modulo 64
- *     word  6..15  reserved, 0
+ *     word  6, 7   reserved, 0
+ *     word  8..15  the last eight entries once more, entry n at 8 + n modulo 8: in the cache line that is looked at anyway
  *     word 16..    entries    index | generation << 16, entry n at 16 + n modulo capacity
  *
  * A DMB stands in the ring at most once, so a ring with as many places as DMBs is never full, and one look finds all work
  * however many connections are idle. Everybody writes into the peer's area only and nobody clears what another wrote.
  */
 import { IsmError } from './errors.ts';
+import { fence } from './order.ts';
 
 export const PRODUCED = 0;
 export const CONSUMED = 1;
 export const SLEEP_MARK = 2;
 export const CPU = 3;
 export const ALLOWED_CPUS = 4;
+const LAST_ENTRIES = 8;
+const LAST_COUNT = 8;
 const FIRST_ENTRY = 16;
 
 /** @param capacity entries, a power of two. */
@@ -59,14 +63,14 @@ export class SignalWriter {
    */
   signal(index: number, generation: number): boolean {
     const entry = index | (generation << 16);
-    const consumed = Atomics.load(this.#own, CONSUMED); // pairs with the reader's store before it looks at the DMB
-    const waiting = (this.#produced - consumed) >>> 0;
-    if (waiting > this.#capacity) throw violation(`${consumed} consumed of ${this.#produced}`);
     // It stands in the ring and was not taken: the reader will look at the DMB after this moment.
-    const isWaiting = (this.#position[index] ?? 0) > this.#produced - waiting;
-    if (isWaiting && this.#entry[index] === entry) return false;
-    if (waiting === this.#capacity) throw violation('full');
+    if (this.#entry[index] === entry && this.#isWaiting(index)) {
+      fence(); // pairs with the reader's, before it looks at the DMB
+      if (this.#isWaiting(index)) return false;
+    }
+    if (this.#waiting() === this.#capacity) throw violation('full');
     this.#store(4 * (FIRST_ENTRY + (this.#produced % this.#capacity)), entry);
+    this.#store(4 * (LAST_ENTRIES + (this.#produced % LAST_COUNT)), entry);
     this.#produced++;
     this.#entry[index] = entry;
     this.#position[index] = this.#produced;
@@ -74,8 +78,21 @@ export class SignalWriter {
     return this.mustWake();
   }
 
+  /** Entries that were not taken, as far as the reader has said. */
+  #waiting(): number {
+    const consumed = Atomics.load(this.#own, CONSUMED);
+    const waiting = (this.#produced - consumed) >>> 0;
+    if (waiting > this.#capacity) throw violation(`${consumed} consumed of ${this.#produced}`);
+    return waiting;
+  }
+
+  #isWaiting(index: number): boolean {
+    return (this.#position[index] ?? 0) > this.#produced - this.#waiting();
+  }
+
   /** True once per sleep of the peer. Pairs with `SignalReader.sleep`: the mark is read after our last store. */
   mustWake(): boolean {
+    fence();
     const mark = Atomics.load(this.#own, SLEEP_MARK);
     if ((mark & 1) === 0 || mark === this.#rungFor) return false;
     this.#rungFor = mark;
@@ -104,7 +121,7 @@ export class SignalReader {
 
   /** Whether there seems to be something to take: one load. */
   hasWork(): boolean {
-    return this.#own[PRODUCED] !== this.#consumed; // a hint: `look` reads it in order
+    return Atomics.load(this.#own, PRODUCED) !== this.#consumed;
   }
 
   /**
@@ -116,17 +133,30 @@ export class SignalReader {
     const count = (produced - this.#consumed) >>> 0;
     if (count === 0) return 0;
     if (count > this.#capacity) throw violation(`${produced} produced, ${this.#consumed} consumed`);
-    for (let i = 0; i < count; i++) {
-      this.#taken[i] = Atomics.load(this.#own, FIRST_ENTRY + (((this.#consumed + i) >>> 0) % this.#capacity));
-    }
+    this.#read(count);
     this.#consumed = produced;
     // Before the DMBs are looked at: a writer that comes later must see that it has to signal again.
     this.#store(4 * CONSUMED, produced);
+    fence();
     for (let i = 0; i < count; i++) {
       const entry = this.#taken[i] ?? 0;
       dispatch(entry & 0xffff, entry >>> 16);
     }
     return count;
+  }
+
+  #read(count: number): void {
+    const first = this.#consumed;
+    if (count < LAST_COUNT) {
+      for (let i = 0; i < count; i++) {
+        this.#taken[i] = Atomics.load(this.#own, LAST_ENTRIES + (((first + i) >>> 0) % LAST_COUNT));
+      }
+      // The writer has not begun to use their places again.
+      if ((Atomics.load(this.#own, PRODUCED) - first) >>> 0 < LAST_COUNT) return;
+    }
+    for (let i = 0; i < count; i++) {
+      this.#taken[i] = Atomics.load(this.#own, FIRST_ENTRY + (((first + i) >>> 0) % this.#capacity));
+    }
   }
 
   /**
@@ -144,5 +174,6 @@ export class SignalReader {
   #setMark(step: number): void {
     this.#mark = (this.#mark + step) | 0;
     this.#store(4 * SLEEP_MARK, this.#mark);
+    fence(); // a writer that we do not see now sees the mark
   }
 }

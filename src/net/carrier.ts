@@ -53,7 +53,7 @@ export class Carrier {
   readonly #internals: Internals;
   readonly #listener: CarrierListener;
   /** Runs callbacks of the program where they ran on TCP: in the context of `connect`. */
-  readonly #inContext: (run: () => void) => void;
+  readonly #inContext: ((run: () => void) => void) | null;
   #connection: Connection | null = null;
   /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
   #seenRead: number;
@@ -86,7 +86,7 @@ export class Carrier {
     socket: Socket,
     internals: Internals,
     listener: CarrierListener,
-    inContext: (run: () => void) => void = (run) => run(),
+    inContext: ((run: () => void) => void) | null = null,
   ) {
     this.#socket = internalsOf(socket);
     const handle = this.#socket._handle;
@@ -101,7 +101,8 @@ export class Carrier {
     this.#seenWritten = this.nativeWritten;
     this.#earlierRead = handle.bytesRead - this.#seenRead;
     this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
-    this.#install();
+    Object.assign(this.#socket, this.#overrides);
+    this.#installOnread();
     this.#count();
   }
 
@@ -191,13 +192,21 @@ export class Carrier {
   look(): void {
     const connection = this.#connection;
     if (connection === null || this.#closed) return;
+    let isNews: boolean;
     try {
-      connection.look();
+      isNews = connection.look();
     } catch (error) {
       this.#listener.failed(error as Error);
       return;
     }
-    this.settle();
+    // By far the most frequent: bytes in a ring in use, or room in it, and nothing else has changed.
+    if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
+      if (this.#pending !== null) this.#flush();
+      if (connection.in.canTake) this.#pump();
+      this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
+    } else {
+      this.settle();
+    }
   }
 
   /** Brings the socket in line with what the connection says now. */
@@ -232,8 +241,9 @@ export class Carrier {
 
   /** Takes everything off the socket again. Only while everything is on TCP. */
   release(): void {
-    for (const name of ['_writeGeneric', '_final', '_destroy', 'destroy', 'push'] as const) {
-      Reflect.deleteProperty(this.#socket, name);
+    for (const [name, method] of Object.entries(this.#overrides)) {
+      // Where the program has put its own in between, ours stays below it, and passes everything on.
+      if (Reflect.get(this.#socket, name) === method) Reflect.deleteProperty(this.#socket, name);
     }
     if (this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
     this.#uninstallOnread();
@@ -251,6 +261,7 @@ export class Carrier {
     const chunks: Buffer[] = [];
     for (let chunk = this.#connection?.in.take(CHUNK_BYTES); chunk; chunk = this.#connection?.in.take(CHUNK_BYTES))
       chunks.push(chunk);
+    this.#connection?.in.taken();
     return Buffer.concat(chunks);
   }
 
@@ -261,15 +272,14 @@ export class Carrier {
 
   // --- Overrides of the socket ---
 
-  #install(): void {
-    const socket = this.#socket;
-    socket._writeGeneric = (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback);
-    socket._final = (callback) => this.#final(callback);
-    socket._destroy = (error, callback) => this.#destroyed(error, callback);
-    socket.destroy = (error?: Error, callback?: (error: Error | null) => void) => this.#destroy(error, callback);
-    socket.push = (chunk, encoding) => this.#pushed(chunk, encoding);
-    this.#installOnread();
-  }
+  readonly #overrides: SocketInternals = {
+    _writeGeneric: (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback),
+    _final: (callback) => this.#final(callback),
+    _destroy: (error, callback) => this.#destroyed(error, callback),
+    destroy: (error, callback) => this.#destroy(error, callback),
+    push: (chunk, encoding) => this.#pushed(chunk, encoding),
+    write: (chunk, encoding, callback) => this.#writeNow(chunk, encoding, callback),
+  };
 
   /** A socket with the option `onread` gets its bytes by a callback instead of by `push`. */
   #installOnread(): void {
@@ -384,6 +394,32 @@ export class Carrier {
   }
 
   // --- Out ---
+
+  /** As `write`, which would write this chunk at once in this state, and call nobody back. */
+  #writeNow(chunk: unknown, encoding?: unknown, callback?: unknown): boolean {
+    const socket = this.#socket;
+    if (this.#connection?.out.isMoved && this.#pending === null && callback === undefined && isBytes(chunk)) {
+      const state = socket._writableState;
+      if (
+        typeof encoding !== 'function' &&
+        state.length === 0 &&
+        state.corked === 0 &&
+        !state.ending &&
+        !state.destroyed &&
+        !state.errored &&
+        !state.needDrain &&
+        !state.bufferProcessing &&
+        chunk.length < state.highWaterMark
+      ) {
+        const taken = this.#connection.out.write(chunk);
+        if (taken > 0) socket._unrefTimer();
+        this.#counters[COUNTER.outShm] = this.#earlierWritten + this.#connection.out.ringTotal;
+        if (taken === chunk.length) return true;
+        return SOCKET.write.call(socket, chunk.subarray(taken));
+      }
+    }
+    return SOCKET.write.call(socket, chunk, encoding, callback);
+  }
 
   #write(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
     const socket = this.#socket;
@@ -508,19 +544,21 @@ export class Carrier {
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
     try {
-      this.#inContext(() => this.#handOn());
+      if (this.#inContext === null) this.#handOn();
+      else this.#inContext(this.#handOn);
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;
     } finally {
       this.#pumping = false;
+      inbound.taken();
       // A listener of the program may have thrown in the middle.
       if (!this.#closed && this.#wants && this.#connection?.in.canTake) this.#schedulePump();
     }
     if (!this.#closed && this.#connection !== null) this.#steer();
   }
 
-  #handOn(): void {
+  readonly #handOn = (): void => {
     const inbound = this.#connection?.in;
     if (inbound === undefined) return;
     let left = TURN_BYTES;
@@ -534,13 +572,33 @@ export class Carrier {
         this.#socketDestroy();
         return;
       }
-      const wantsMore = this.#onread === null ? SOCKET.push.call(this.#socket, chunk) : this.#toOnread(chunk);
+      const wantsMore = this.#onread === null ? this.#give(chunk) : this.#toOnread(chunk);
       if (!wantsMore && !this.#closed) {
         this.#wants = false;
         this.#handle.reading = false;
       }
     }
     if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants) this.#showEnd();
+  };
+
+  /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
+  #give(chunk: Buffer): boolean {
+    const socket = this.#socket;
+    const state = socket._readableState;
+    if (
+      state.flowing === true &&
+      state.length === 0 &&
+      state.decoder === null &&
+      state.awaitDrainWriters === null &&
+      !state.sync &&
+      !state.ended &&
+      socket.listenerCount('data') > 0
+    ) {
+      state.dataEmitted = true;
+      socket.emit('data', chunk);
+      return true;
+    }
+    return SOCKET.push.call(socket, chunk);
   }
 
   #showEnd(): void {
@@ -617,6 +675,10 @@ export function watchEnd(socket: Socket, ended: () => void): void {
     }
     (own ? before : SOCKET._destroy).call(this, error, callback);
   };
+}
+
+function isBytes(chunk: unknown): chunk is Uint8Array {
+  return chunk instanceof Uint8Array && chunk.length > 0;
 }
 
 interface Chunk {

@@ -13,9 +13,32 @@ export interface SocketInternals {
   _writeGeneric(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void;
   _final(callback: WriteCallback): void;
   _destroy(error: Error | null, callback: (error: Error | null) => void): void;
-  _unrefTimer(): void;
   destroy(error?: Error, callback?: (error: Error | null) => void): unknown;
   push(chunk: Buffer | null, encoding?: BufferEncoding): boolean;
+  write(chunk: unknown, encoding?: unknown, callback?: unknown): boolean;
+}
+
+/** What tells that a chunk handed to `push` would be emitted at once, and nothing else. */
+export interface ReadableState {
+  readonly flowing: boolean | null;
+  readonly length: number;
+  readonly decoder: unknown;
+  readonly ended: boolean;
+  readonly sync: boolean;
+  readonly awaitDrainWriters: unknown;
+  dataEmitted: boolean;
+}
+
+/** What tells that a chunk handed to `write` would be written at once, and nothing else. */
+export interface WritableState {
+  readonly length: number;
+  readonly corked: number;
+  readonly ending: boolean;
+  readonly destroyed: boolean;
+  readonly errored: unknown;
+  readonly needDrain: boolean;
+  readonly bufferProcessing: boolean;
+  readonly highWaterMark: number;
 }
 
 export interface TcpHandle {
@@ -32,6 +55,9 @@ export interface TcpHandle {
 export type InternalSocket = Socket &
   SocketInternals & {
     _handle: TcpHandle | null;
+    _unrefTimer(): void;
+    _readableState: ReadableState;
+    _writableState: WritableState;
     /** Of the http server. */
     parser?: { _consumed?: boolean } | null;
     server?: unknown;
@@ -52,6 +78,18 @@ const METHODS = [
   ['_destroy', 2],
   ['_read', 1],
   ['_unrefTimer', 0],
+] as const;
+
+const READABLE_STATE = ['flowing', 'length', 'decoder', 'ended', 'sync', 'awaitDrainWriters', 'dataEmitted'] as const;
+const WRITABLE_STATE = [
+  'length',
+  'corked',
+  'ending',
+  'destroyed',
+  'errored',
+  'needDrain',
+  'bufferProcessing',
+  'highWaterMark',
 ] as const;
 
 /** Of a socket with the option `onread`: buffer, callback, and what makes the next buffer. */
@@ -84,8 +122,11 @@ export function testInternals(): Internals | string {
   const onStreamRead = findOnStreamRead();
   if (typeof onStreamRead !== 'function' || onStreamRead.name !== 'onStreamRead') return 'onStreamRead was not found';
   if (!sourceOf(onStreamRead).includes('stream.push(')) return 'onStreamRead does not call stream.push';
+  const fresh = internalsOf(new Socket());
+  for (const name of READABLE_STATE) if (!(name in fresh._readableState)) return `_readableState.${name} was not found`;
+  for (const name of WRITABLE_STATE) if (!(name in fresh._writableState)) return `_writableState.${name} was not found`;
   const symbols: Record<string, symbol> = {};
-  const own = Object.getOwnPropertySymbols(new Socket());
+  const own = Object.getOwnPropertySymbols(fresh);
   for (const name of ONREAD_SYMBOLS) {
     const symbol = own.find(({ description }) => description === name);
     if (symbol === undefined) return `the symbol ${name} was not found`;

@@ -189,6 +189,7 @@ test('whatever a peer writes into whatever word: a fault of the peer or bytes of
               break;
             case 'take': {
               const bytes = connection.in.take(1000);
+              connection.in.taken();
               assert.ok(bytes === null || bytes.length <= RING_BYTES + 50 * steps.length);
               taken += bytes?.length ?? 0;
               break;

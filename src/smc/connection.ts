@@ -52,13 +52,16 @@ export class Connection {
     return (this.#peerFlags & (FLAG.CLOSED | FLAG.ABNORMAL_CLOSE)) === 0;
   }
 
-  /** Reads the peer's words. Throws PeerFault when they break a rule: then this connection is to be failed. */
-  look(): void {
-    if (!this.#words.isValid) return;
+  /**
+   * Reads the peer's words; whether there was more than cursors that move. Throws PeerFault when they break a rule: then this
+   * connection is to be failed.
+   */
+  look(): boolean {
+    if (!this.#words.isValid) return false;
     if (!this.#words.takeNews()) {
       this.out.lookAtRing();
       this.in.lookAtRing();
-      return;
+      return false;
     }
     // Flags first: an end that is seen here comes with cursors that are seen below.
     const flags = this.#words.load(WORD.FLAGS);
@@ -69,6 +72,7 @@ export class Connection {
     if (news & FLAG.SENDING_DONE) this.#event('peerDone');
     if (news & FLAG.CLOSED) this.#event(this.#finalSent ? 'peerClosedLast' : 'peerClosed');
     if (news & FLAG.ABNORMAL_CLOSE) this.#event(this.#finalSent ? 'peerAbortedLast' : 'peerAborted');
+    return true;
   }
 
   /** The program has finished sending; to be called before the FIN. */

@@ -5,7 +5,7 @@
  * hands chunks of TCP straight on; otherwise it takes. Whatever comes from TCP makes us read the peer's words first: they were
  * stored before.
  */
-import type { Dmb } from '../ism/index.ts';
+import { type Dmb, fence } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
 import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
@@ -33,6 +33,8 @@ export class Inbound {
   #held: Buffer[] = [];
   #heldBytes = 0;
   #ringTotal = 0;
+  /** A cursor was published, and not looked since whether the writer waits for it. */
+  #mayBlock = false;
 
   /**
    * @param dmb ours, where the peer writes
@@ -192,7 +194,7 @@ export class Inbound {
     return cursorDistance(this.#consumed, this.#produced);
   }
 
-  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. */
+  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
   take(max: number): Buffer | null {
     if (!this.isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
     const length = Math.min(max, this.#ringUnread);
@@ -230,8 +232,25 @@ export class Inbound {
     if (this.#ringUnread > 0 && unsaid < this.#ringBytes / 4) return;
     this.#published = this.#consumed;
     this.#words.store(WORD.CONSUMED, this.#consumed);
-    // After the store: a writer that blocks now either sees the cursor or is seen here.
-    if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) !== 0) this.#words.signal();
+    this.#mayBlock = true;
+    this.#wakeBlocked();
+  }
+
+  #wakeBlocked(): void {
+    if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) === 0) return;
+    this.#mayBlock = false;
+    this.#words.signal();
+  }
+
+  /**
+   * To be called after `take`, once what was taken is handed on: a writer that ran out of room meanwhile either saw our cursor or
+   * is seen here.
+   */
+  taken(): void {
+    if (!this.#mayBlock) return;
+    this.#mayBlock = false;
+    fence();
+    this.#wakeBlocked();
   }
 
   #step(event: ReceiverEvent): void {

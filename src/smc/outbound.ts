@@ -4,7 +4,7 @@
  * Installing the own writer, taking the number of TCP bytes and publishing the cut are one synchronous step: `cut` is called with
  * that number, and from its return on every byte goes through `write`.
  */
-import type { RemoteDmb } from '../ism/index.ts';
+import { fence, type RemoteDmb } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
 import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
@@ -115,6 +115,7 @@ export class Outbound {
     if (from + written < chunk.length) {
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
+      fence();
       this.lookAtRing();
       written += this.#put(chunk, from + written);
     }

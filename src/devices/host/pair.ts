@@ -18,6 +18,7 @@ import {
   SignalReader,
   SignalWriter,
   signalAreaBytes,
+  storeInOrder,
   type Token,
 } from '../../ism/index.ts';
 import {
@@ -386,7 +387,7 @@ export class Pair implements PolledPair {
   }
 
   #storeToPeer(offset: number, value: number): void {
-    if (this.#peerArea !== null) Atomics.store(this.#peerArea, offset >> 2, value);
+    if (this.#peerArea !== null) storeInOrder(this.#peerArea, offset >> 2, value);
     else if (this.#peerAreaFd !== null) storeWord(this.#peerAreaFd, offset, value);
   }
 

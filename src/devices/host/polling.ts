@@ -28,7 +28,7 @@ const DEFAULT_BUDGET_US = 200;
 /** Less than that is not worth a turn. */
 const SMALLEST_BUDGET_MS = 0.01;
 /** Looks between two turns of the event loop: so many times a hop of so many looks. */
-const HOPS_PER_TURN = 48;
+const HOPS_PER_TURN = 96;
 const LOOKS_PER_HOP = 8;
 /** How often the CPU is given away between two turns. */
 const YIELDS_PER_TURN = 4;

@@ -1,5 +1,5 @@
 /** The writer's end of a peer's DMB, in the two ways there are: copying into a mapping, and storing through a descriptor. */
-import { isInRange, outOfRange, type RemoteDmb, type Token } from '../../ism/index.ts';
+import { isInRange, outOfRange, type RemoteDmb, storeInOrder, type Token } from '../../ism/index.ts';
 import { store } from '../../os/index.ts';
 
 export interface RemoteDmbPlace {
@@ -66,7 +66,7 @@ export class MappedRemoteDmb extends HostRemoteDmb {
   }
 
   protected putWord(offset: number, value: number): void {
-    Atomics.store(this.#words, offset >> 2, value);
+    storeInOrder(this.#words, offset >> 2, value);
   }
 }
 

@@ -198,6 +198,7 @@ class End {
   }
   take(max: number): void {
     const bytes = this.in.take(max);
+    this.in.taken();
     if (bytes !== null) this.#deliver(bytes);
   }
   #deliver(bytes: Buffer): void {
