@@ -6,6 +6,7 @@
  * Names of Node.js' inside: internals.ts.
  */
 
+import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import type { Connection } from '../smc/connection.ts';
 import { COUNTER } from './info.ts';
@@ -53,7 +54,7 @@ export class Carrier {
   readonly #internals: Internals;
   readonly #listener: CarrierListener;
   /** Runs callbacks of the program where they ran on TCP: in the context of `connect`. */
-  readonly #inContext: ((run: () => void) => void) | null;
+  readonly #context: AsyncResource | null;
   #connection: Connection | null = null;
   /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
   #seenRead: number;
@@ -82,12 +83,7 @@ export class Carrier {
   isHolding = false;
 
   /** The socket must be connected and its handle a TCP one. */
-  constructor(
-    socket: Socket,
-    internals: Internals,
-    listener: CarrierListener,
-    inContext: ((run: () => void) => void) | null = null,
-  ) {
+  constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource | null = null) {
     this.#socket = internalsOf(socket);
     const handle = this.#socket._handle;
     if (handle === null) throw new TypeError('the socket has no handle');
@@ -95,7 +91,7 @@ export class Carrier {
     this.#native = new NativeHandle(handle);
     this.#internals = internals;
     this.#listener = listener;
-    this.#inContext = inContext;
+    this.#context = context;
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
     this.#seenRead = this.nativeRead;
     this.#seenWritten = this.nativeWritten;
@@ -544,8 +540,8 @@ export class Carrier {
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
     try {
-      if (this.#inContext === null) this.#handOn();
-      else this.#inContext(this.#handOn);
+      if (this.#context === null) this.#handOn();
+      else this.#context.runInAsyncScope(this.#handOn);
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;

@@ -2,6 +2,7 @@
  * Everything that is needed once a connection could move; loaded then, and not before. Holds what the movers of this thread have in
  * common: the partition, the table for `isthmus ss`, and the guards against whoever reaches below or takes a socket away.
  */
+import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
@@ -80,14 +81,14 @@ export class Engine implements Passing {
   }
 
   /** Puts a socket on its way, unless it is. */
-  start(socket: Socket, role: Role, inContext?: (run: () => void) => void): Mover | null {
+  start(socket: Socket, role: Role, context: AsyncResource | null = null): Mover | null {
     const known = this.#known.get(socket);
     if (known !== undefined) return known.mover;
     if (this.#partition === null || typeof this.#internals === 'string') {
       this.#stay(socket, this.#never ?? REASONS.INTERR);
       return null;
     }
-    const mover = new Mover(socket, role, this.#partition, this.#internals, inContext);
+    const mover = new Mover(socket, role, this.#partition, this.#internals, context);
     this.#movers.add(mover);
     this.#remember(socket, mover, mover.reason);
     mover.start();

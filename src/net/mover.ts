@@ -2,6 +2,7 @@
  * One connection on its way to shared memory and back: from the first look at the socket to its end. What has to be asked of others
  * (the fabric, the other end) goes through Ground; what happens to bytes is the Carrier's and the Connection's.
  */
+import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { Connection, type ConnectionParts } from '../smc/connection.ts';
@@ -58,7 +59,7 @@ export class Mover {
   readonly role: Role;
   readonly #ground: Ground;
   readonly #internals: Internals;
-  readonly #inContext: ((run: () => void) => void) | undefined;
+  readonly #context: AsyncResource | null;
   #carrier: Carrier | null = null;
   #state: MoverState = 'WATCHING';
   #reason: Reason = REASONS.NOBYTE;
@@ -71,12 +72,12 @@ export class Mover {
   #waiting: { readonly until: () => boolean; readonly resolve: () => void }[] = [];
   #orphanTimer: NodeJS.Timeout | undefined;
 
-  constructor(socket: Socket, role: Role, ground: Ground, internals: Internals, inContext?: (run: () => void) => void) {
+  constructor(socket: Socket, role: Role, ground: Ground, internals: Internals, context: AsyncResource | null = null) {
     this.socket = socket;
     this.role = role;
     this.#ground = ground;
     this.#internals = internals;
-    this.#inContext = inContext;
+    this.#context = context;
   }
 
   get state(): MoverState {
@@ -134,7 +135,7 @@ export class Mover {
         changed: () => this.#advance(),
         failed: (error) => this.#failed(error),
       },
-      this.#inContext,
+      this.#context,
     );
     this.#carrier = carrier;
     if (carrier.nativeRead + carrier.nativeWritten > 0) this.#announce();

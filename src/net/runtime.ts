@@ -2,7 +2,7 @@
  * What this thread's copies of Isthmus share, under a versioned symbol: loading the preload twice, or two copies of the package, is
  * harmless. It watches sockets being born and loads the engine when the first of them could move.
  */
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
 import { REASONS } from '../smc/reasons.ts';
@@ -66,26 +66,22 @@ export class Runtime {
 
   #born(socket: Socket, role: Role): void {
     if ((socket as { encrypted?: boolean }).encrypted === true) return;
-    if (role === 'server' && !canBeLocal(socket.remoteAddress)) {
-      this.#remote.add(socket);
-      return;
-    }
     // Listeners of a client run in the context of `connect`, on Node.js' own way to the bytes.
-    const context = role === 'client' ? { inContext: AsyncLocalStorage.snapshot() as (run: () => void) => void } : {};
-    const one: Newborn = { socket, role, bornAt: performance.now(), ...context };
+    const context = role === 'client' ? new AsyncResource('ISTHMUS') : null;
+    const one: Newborn = { socket, role, context };
     if (this.policy.mode !== 'eager') this.#nursery.add(one);
     else if (socket.connecting) socket.prependOnceListener('connect', () => this.#consider(one));
     else this.#consider(one);
   }
 
   /** Old enough: is it of this host? */
-  #consider({ socket, role, inContext }: Newborn): void {
+  #consider({ socket, role, context }: Newborn): void {
     if (!canBeLocal(socket.remoteAddress)) {
       this.#remote.add(socket);
       return;
     }
     this.#withEngine((engine) => {
-      if (!socket.destroyed) engine.start(socket, role, inContext);
+      if (!socket.destroyed) engine.start(socket, role, context);
     });
   }
 

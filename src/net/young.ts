@@ -1,7 +1,8 @@
 /**
  * Connections that are not old enough to be worth moving. Under the policy lazy a short connection costs no more than its place in
- * this set; a timer looks at all of them together, and runs only while there are any.
+ * this list; a timer looks at all of them together, and runs only while there are any.
  */
+import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { internalsOf } from './internals.ts';
 import type { Role } from './mover.ts';
@@ -9,47 +10,49 @@ import type { Role } from './mover.ts';
 export interface Newborn {
   readonly socket: Socket;
   readonly role: Role;
-  readonly bornAt: number;
-  readonly inContext?: (run: () => void) => void;
+  /** Where callbacks of the program belong; null = where they are called. */
+  readonly context: AsyncResource | null;
 }
 
 const SWEEP_MS = 10;
 
 export class Nursery {
-  readonly #young = new Set<Newborn>();
+  /** With the number of sweeps each has seen: reading a clock at birth would cost more than all the rest. */
+  #young: { readonly one: Newborn; sweeps: number }[] = [];
   readonly #lazyBytes: number;
-  readonly #lazyMs: number;
+  readonly #lazySweeps: number;
   readonly #grown: (one: Newborn) => void;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(lazyBytes: number, lazyMs: number, grown: (one: Newborn) => void) {
     this.#lazyBytes = lazyBytes;
-    this.#lazyMs = lazyMs;
+    this.#lazySweeps = Math.ceil(lazyMs / SWEEP_MS);
     this.#grown = grown;
   }
 
   add(one: Newborn): void {
-    this.#young.add(one);
+    this.#young.push({ one, sweeps: 0 });
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
 
   #sweep(): void {
     this.#timer = undefined;
-    const now = performance.now();
-    for (const one of this.#young) {
-      const { socket } = one;
-      if (socket.destroyed) this.#young.delete(one);
-      else if (!socket.connecting && this.#isGrown(one, now)) {
-        this.#young.delete(one);
-        this.#grown(one);
-      }
-    }
-    if (this.#young.size > 0) this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
+    const grown: Newborn[] = [];
+    this.#young = this.#young.filter((young) => {
+      young.sweeps++;
+      const { socket } = young.one;
+      if (socket.destroyed) return false;
+      if (socket.connecting || (young.sweeps < this.#lazySweeps && bytesOf(socket) < this.#lazyBytes)) return true;
+      grown.push(young.one);
+      return false;
+    });
+    if (this.#young.length > 0) this.#timer = setTimeout(() => this.#sweep(), SWEEP_MS).unref();
+    for (const one of grown) this.#grown(one);
   }
+}
 
-  #isGrown({ socket, bornAt }: Newborn, now: number): boolean {
-    if (now - bornAt >= this.#lazyMs) return true;
-    const handle = internalsOf(socket)._handle;
-    return handle !== null && handle.bytesRead + handle.bytesWritten >= this.#lazyBytes;
-  }
+/** Both ways together. */
+function bytesOf(socket: Socket): number {
+  const handle = internalsOf(socket)._handle;
+  return handle === null ? 0 : handle.bytesRead + handle.bytesWritten;
 }
