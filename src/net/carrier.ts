@@ -407,7 +407,7 @@ export class Carrier {
         !state.bufferProcessing &&
         chunk.length < state.highWaterMark
       ) {
-        const taken = this.#connection.out.write(chunk);
+        const taken = this.#intoRing(this.#connection, chunk, 0);
         if (taken > 0) socket._unrefTimer();
         this.#counters[COUNTER.outShm] = this.#earlierWritten + this.#connection.out.ringTotal;
         if (taken === chunk.length) return true;
@@ -453,6 +453,16 @@ export class Carrier {
     }
   }
 
+  /** How many bytes the ring took. A fault of the peer is not the program's, whose call this may be. */
+  #intoRing(connection: Connection, bytes: Uint8Array, from: number): number {
+    try {
+      return connection.out.write(bytes, from);
+    } catch (error) {
+      process.nextTick(() => this.#listener.failed(error as Error));
+      return 0;
+    }
+  }
+
   /** Gives the ring what it takes of the write that waits; or all of it to TCP, when that is the way again. */
   #flush(): void {
     const pending = this.#pending;
@@ -469,7 +479,7 @@ export class Carrier {
     }
     let progress = false;
     for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
-      const taken = connection.out.write(bytes, pending.offset);
+      const taken = this.#intoRing(connection, bytes, pending.offset);
       progress ||= taken > 0;
       pending.offset += taken;
       if (pending.offset < bytes.length) {

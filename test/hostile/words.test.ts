@@ -59,6 +59,22 @@ for (const [what, words] of [
   });
 }
 
+for (const bytes of [1000, 200_000]) {
+  test(`a peer whose cursor is nonsense does not make a write of ${bytes} bytes throw`, async () => {
+    const { client, server, movers } = await movedPair();
+    const dmb = dmbs.find(({ clientData }) => clientData === movers?.[0]);
+    assert.ok(dmb);
+    client.write(Buffer.alloc(16_000)); // the ring is nearly full, and nobody has read yet
+    Atomics.store(dmb.words, WORD.CONSUMED, -5);
+    const failed = once(client, 'error');
+    client.write(Buffer.alloc(bytes));
+    client.write(Buffer.alloc(bytes));
+    const [error] = (await failed) as [NodeJS.ErrnoException];
+    assert.equal(error.code, 'ECONNRESET');
+    server.on('error', () => {}).resume();
+  });
+}
+
 test('a byte on TCP that should not be there resets the connection', async () => {
   const { client, server, movers } = await movedPair();
   const failed = once(server, 'error');
