@@ -27,6 +27,9 @@ const KINDS = {
 type Kind = keyof typeof KINDS;
 const MOVING: readonly Kind[] = ['eager', 'lazy', 'off'];
 
+/** A program tells itself of a connection that does not close, sooner. */
+const LIMIT_MS = 40_000;
+
 let stage: Stage;
 /** Programs that live on: by kind, one that connects and one that accepts. */
 const standing = new Map<Kind, readonly [Player, Player]>();
@@ -74,8 +77,15 @@ class Player {
   }
 
   #heard(key: string): Promise<Report> {
-    const heard = new Promise<Report>((resolve) => this.#waiting.set(key, resolve));
-    return Promise.race([heard, this.#failed]).finally(() => this.#waiting.delete(key));
+    let limit: NodeJS.Timeout | undefined;
+    const heard = new Promise<Report>((resolve, reject) => {
+      this.#waiting.set(key, resolve);
+      limit = setTimeout(() => reject(new Error(`not heard: ${key} ${this.program.stderr}`)), LIMIT_MS);
+    });
+    return Promise.race([heard, this.#failed]).finally(() => {
+      clearTimeout(limit);
+      this.#waiting.delete(key);
+    });
   }
 }
 
