@@ -76,6 +76,8 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
  */
 export async function restore(socket: Socket, options: { readonly timeoutMs?: number } = {}): Promise<ConnectionInfo> {
   const engine = await runtime.engine();
+  // What waits for room is written then: its callback must not overtake those that wait for their tick.
+  await new Promise((resolve) => setImmediate(resolve));
   const mover = engine.moverOf(socket);
   if (mover !== null) await inTime(mover.restore(), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   return engine.info(socket);

@@ -108,8 +108,12 @@ function channelKept(env: NodeJS.ProcessEnv, keep: (fd: number) => void): NodeJS
   const handle = channelHandle();
   if (handle === null || handle.fd < 0) return env;
   keep(handle.fd);
+  return { ...env, NODE_CHANNEL_FD: String(handle.fd), NODE_CHANNEL_SERIALIZATION_MODE: serializationOf(handle) };
+}
+
+function serializationOf(handle: ChannelHandle): 'json' | 'advanced' {
   const isJson = Object.getOwnPropertySymbols(handle).some(({ description }) => description === 'kJSONBuffer');
-  return { ...env, NODE_CHANNEL_FD: String(handle.fd), NODE_CHANNEL_SERIALIZATION_MODE: isJson ? 'json' : 'advanced' };
+  return isJson ? 'json' : 'advanced';
 }
 
 interface ChannelHandle {
@@ -125,13 +129,19 @@ function channelHandle(): ChannelHandle | null {
 
 /** Stays and forwards: signals to the command, its end to our caller, messages both ways. */
 async function forward(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const withChannel = process.send !== undefined;
-  channelHandle()?.readStart();
-  const child = spawn(file, args, { env, stdio: withChannel ? ['inherit', 'inherit', 'inherit', 'ipc'] : 'inherit' });
-  if (withChannel) {
+  const channel = process.send === undefined ? null : channelHandle();
+  channel?.readStart();
+  const child = spawn(file, args, {
+    env,
+    ...(channel === null
+      ? { stdio: 'inherit' }
+      : { stdio: ['inherit', 'inherit', 'inherit', 'ipc'], serialization: serializationOf(channel) }),
+  });
+  if (channel !== null) {
     process.on('message', (message) => child.send(message as object));
     child.on('message', (message) => process.send?.(message));
     process.on('disconnect', () => child.connected && child.disconnect());
+    child.on('disconnect', () => process.connected && process.disconnect());
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGCONT', 'SIGWINCH'] as const) {
     process.on(signal, () => child.kill(signal));

@@ -71,6 +71,8 @@ export class Carrier {
   /** Whether the handle's reading is ours to steer (the ring is the source). */
   #steering = false;
   #pending: Pending | null = null;
+  /** Tells the stream of the end of a write that had to wait. */
+  #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
   #endShown = false;
   #pumping = false;
@@ -197,7 +199,7 @@ export class Carrier {
     }
     // By far the most frequent: bytes in a ring in use, or room in it, and nothing else has changed.
     if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
-      if (this.#pending !== null) this.#flush();
+      if (this.#pending !== null) this.#goOn();
       if (connection.in.canTake) this.#pump();
       this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
     } else {
@@ -211,7 +213,7 @@ export class Carrier {
     if (connection === null || this.#closed) return;
     // Nobody reads our ring any more: TCP itself knows how to fail from here.
     if (!connection.peerReads && connection.out.isMoved) connection.out.back();
-    this.#flush();
+    this.#goOn();
     this.#steer();
     this.#pump();
     this.#count();
@@ -230,6 +232,17 @@ export class Carrier {
     this.settle();
   }
 
+  /**
+   * At the exit of the process: what waits goes to TCP, which takes it without us. No tick comes any more, and an answer brings the
+   * next write.
+   */
+  exit(): void {
+    this.#connection?.out.back();
+    this.#answerNow();
+    this.#goOn();
+    this.#answerNow();
+  }
+
   /** Ends the connection for the program as a reset by the peer does. */
   reset(): void {
     this.#socketDestroy(socketError('ECONNRESET', 'read'));
@@ -237,6 +250,7 @@ export class Carrier {
 
   /** Takes everything off the socket again. Only while everything is on TCP. */
   release(): void {
+    this.#answerNow();
     for (const [name, method] of Object.entries(this.#overrides)) {
       // Where the program has put its own in between, ours stays below it, and passes everything on.
       if (Reflect.get(this.#socket, name) === method) Reflect.deleteProperty(this.#socket, name);
@@ -425,7 +439,7 @@ export class Carrier {
         ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
         : [bytesOf(data, encoding)];
       this.#pending = { bytes, index: 0, offset: 0, callback };
-      this.#flush();
+      if (this.#flush()) callback();
       return;
     }
     if (socket._handle === null || socket.connecting) {
@@ -463,20 +477,29 @@ export class Carrier {
     }
   }
 
-  /** Gives the ring what it takes of the write that waits; or all of it to TCP, when that is the way again. */
-  #flush(): void {
+  /** Gives the write that waits to the way that its bytes go now. */
+  #goOn(): void {
     const pending = this.#pending;
-    const connection = this.#connection;
-    if (pending === null || connection === null) return;
-    if (!connection.out.isMoved) {
-      this.#pending = null;
-      const rest = [...pending.bytes.slice(pending.index)];
-      const [first] = rest;
-      if (first !== undefined) rest[0] = first.subarray(pending.offset);
-      const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
-      this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', pending.callback);
+    if (pending === null || this.#connection === null) return;
+    if (this.#connection.out.isMoved) {
+      if (this.#flush()) this.#answerLater(pending.callback);
       return;
     }
+    this.#pending = null;
+    const rest = [...pending.bytes.slice(pending.index)];
+    const [first] = rest;
+    if (first !== undefined) rest[0] = first.subarray(pending.offset);
+    const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
+    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) =>
+      this.#answerLater(() => pending.callback(error)),
+    );
+  }
+
+  /** Gives the ring what it takes of the write that waits; whether that is all. */
+  #flush(): boolean {
+    const pending = this.#pending;
+    const connection = this.#connection;
+    if (pending === null || connection === null) return false;
     let progress = false;
     for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
       const taken = this.#intoRing(connection, bytes, pending.offset);
@@ -484,7 +507,7 @@ export class Carrier {
       pending.offset += taken;
       if (pending.offset < bytes.length) {
         if (progress) this.#socket._unrefTimer();
-        return;
+        return false;
       }
       pending.index++;
       pending.offset = 0;
@@ -492,7 +515,19 @@ export class Carrier {
     this.#pending = null;
     if (progress) this.#socket._unrefTimer();
     this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
-    pending.callback();
+    return true;
+  }
+
+  /** We look between ticks: the callbacks of writes before this one may stand in their queue. */
+  #answerLater(answer: () => void): void {
+    this.#answer = answer;
+    process.nextTick(() => this.#answerNow());
+  }
+
+  #answerNow(): void {
+    const answer = this.#answer;
+    this.#answer = null;
+    answer?.();
   }
 
   #pendingBytes(): number {

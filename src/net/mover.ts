@@ -390,9 +390,9 @@ export class Mover {
     return carrier === null || (carrier.isPlain && carrier.unread === 0);
   }
 
-  /** At the exit of the process: what waits for room goes to TCP, which takes it without us. */
+  /** At the exit of the process. */
   exit(): void {
-    if (this.connection?.out.isMoved) this.#carrier?.back();
+    this.#carrier?.exit();
   }
 
   // --- The end ---
