@@ -212,7 +212,7 @@ export class Carrier {
     const connection = this.#connection;
     if (connection === null || this.#closed) return;
     // Nobody reads our ring any more: TCP itself knows how to fail from here.
-    if (!connection.peerReads && connection.out.isMoved) connection.out.back();
+    if (connection.out.isMoved && !this.#peerReads) connection.out.back();
     this.#goOn();
     this.#steer();
     this.#pump();
@@ -223,7 +223,14 @@ export class Carrier {
   /** Our bytes go into the peer's ring from now on. */
   cut(): void {
     const connection = this.#connection;
-    if (connection?.out.mayCut) connection.out.cut(this.nativeWritten);
+    if (connection?.out.mayCut && this.#peerReads) connection.out.cut(this.nativeWritten);
+  }
+
+  /** Whether somebody reads what goes into the peer's ring. An offer may outlive the one who made it. */
+  get #peerReads(): boolean {
+    const connection = this.#connection;
+    if (connection === null || !connection.peerReads) return false;
+    return this.#tcpEnd === null || (this.#tcpEnd.error === null && connection.saidGoodbye);
   }
 
   /** Our bytes go on TCP again. */
@@ -353,8 +360,8 @@ export class Carrier {
       try {
         connection.look();
         connection.in.tcpEnd();
-        // The peer is dead: what we write from here on fails as it does on TCP, because it goes there.
-        if (error !== null || !connection.saidGoodbye) connection.out.back();
+        // If the peer is dead, what we write from here on fails as it does on TCP, because it goes there.
+        if (!this.#peerReads) connection.out.back();
       } catch (fault) {
         process.nextTick(() => this.#listener.failed(fault as Error));
         return;

@@ -120,3 +120,21 @@ test('the end of a moved direction comes after its bytes', async () => {
   assert.equal(back.text, 'bbye');
   ends.close();
 });
+
+test('an offer of a peer that has closed is not taken up', async () => {
+  const ends = await pair({ allowHalfOpen: true });
+  await moved(ends);
+  const { client, server, movers } = ends;
+  server.resume();
+  const end = once(server, 'end');
+  await movers[1].restore();
+  await eventually('the client offers again', () => movers[1].connection?.out.mayCut ?? false);
+  client.destroy();
+  await end;
+  movers[1].retry();
+  assert.equal(movers[1].connection?.out.isMoved, false);
+  // To a peer that is gone, as on TCP.
+  server.on('error', () => {}).end(Buffer.alloc(100_000));
+  await once(server, 'close');
+  ends.close();
+});

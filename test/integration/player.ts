@@ -188,7 +188,9 @@ class End {
         socket.destroySoon();
         break;
       case 'reset':
-        socket.resetAndDestroy();
+        // Node.js cannot reset while the other end is being told of the end: it emits EINVAL, and never 'close'.
+        if (socket.writableEnded) socket.destroy();
+        else socket.resetAndDestroy();
         break;
       case 'exit':
         tellOfDeath();
