@@ -37,3 +37,51 @@ export async function askStatus(fd: number): Promise<string> {
     closeFd(fd);
   }
 }
+
+/** What is shown of a status. */
+export interface FabricStatus {
+  readonly pid: number;
+  readonly socket: string;
+  readonly uptimeMs: number;
+  readonly memoryBytes: number | null;
+  readonly claims: number;
+  readonly counters: Readonly<Record<'announced' | 'matched' | 'declined' | 'pairs', number>>;
+  readonly partitions: readonly {
+    readonly gid: string;
+    readonly pid: number;
+    readonly uid: number;
+    readonly program: string;
+    readonly claims: number;
+    readonly pairs: number;
+  }[];
+}
+
+/** A fabric of another version, or one that was named and is none, may say anything. Null unless all is there that is shown. */
+export function readStatus(json: string): FabricStatus | null {
+  let status: unknown;
+  try {
+    status = JSON.parse(json);
+  } catch {
+    return null;
+  }
+  const isGood =
+    hasFields(status, { pid: isCount, socket: isText, uptimeMs: Number.isFinite, claims: isCount }) &&
+    hasFields(status, { memoryBytes: (value) => value === null || isCount(value) }) &&
+    hasFields(status.counters, { announced: isCount, matched: isCount, declined: isCount, pairs: isCount }) &&
+    Array.isArray(status.partitions) &&
+    status.partitions.every((one) =>
+      hasFields(one, { gid: isText, pid: isCount, uid: isCount, program: isText, claims: isCount, pairs: isCount }),
+    );
+  return isGood ? (status as unknown as FabricStatus) : null;
+}
+
+const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+const isText = (value: unknown) => typeof value === 'string';
+
+function hasFields(
+  value: unknown,
+  fields: Readonly<Record<string, (field: unknown) => boolean>>,
+): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.entries(fields).every(([name, isGood]) => isGood((value as Record<string, unknown>)[name]));
+}
