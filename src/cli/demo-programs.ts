@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ConnectionInfo } from '../net/info.ts';
+import { readTables } from './rows.ts';
 import { REGISTER_OPTION } from './run.ts';
-import { readConnections } from './ss.ts';
 
 const EXAMPLES = new URL('../../../examples/', import.meta.url);
 const CLI = fileURLToPath(new URL('./isthmus.cjs', import.meta.url));
@@ -226,7 +226,7 @@ class Sightings {
   }
 
   look(): void {
-    const now = this.#pids.flatMap((pid) => readConnections(String(pid)));
+    const now = this.#pids.flatMap((pid) => readTables(String(pid)).rows);
     if (movedOf(now) >= movedOf(this.best) && now.length >= this.best.length) this.best = now;
   }
 }

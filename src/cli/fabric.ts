@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory } from '../fabric/locate.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { printable, printableJson } from './text.ts';
 
 const HELP = `Usage: isthmus fabric [--socket PATH] [--idle SECONDS]
        isthmus fabric status [--json]
@@ -61,49 +62,37 @@ async function foreground(socket: string | undefined, idleMs: number | null): Pr
   }
 }
 
-interface FabricStatus {
-  readonly pid: number;
-  readonly socket: string;
-  readonly uptimeMs: number;
-  readonly memoryBytes: number;
-  readonly claims: number;
-  readonly counters: Readonly<Record<string, number>>;
-  readonly partitions: readonly {
-    gid: string;
-    pid: number;
-    uid: number;
-    program: string;
-    claims: number;
-    pairs: number;
-  }[];
-}
-
 async function status(json: boolean): Promise<number> {
   const { findFabric } = await import('../fabric/client.ts');
-  const { askStatus } = await import('../fabric/status.ts');
+  const { askStatus, readStatus } = await import('../fabric/status.ts');
   let text: string;
   try {
     const found = findFabric(process.env);
     if (found === null) return fail('no fabric is running; programs start one when they need it');
     text = await askStatus(found.fd);
   } catch (error) {
-    return fail((error as Error).message);
+    return fail(printable((error as Error).message));
   }
+  const state = readStatus(text);
+  if (state === null) return fail('the fabric sent a status that this version does not understand');
   if (json) {
-    process.stdout.write(`${JSON.stringify(JSON.parse(text), null, 2)}\n`);
+    process.stdout.write(`${printableJson(state)}\n`);
     return EXIT_OK;
   }
-  const state = JSON.parse(text) as FabricStatus;
   const { counters } = state;
   process.stdout.write(
-    `fabric at ${state.socket}, process ${state.pid}, up ${duration(state.uptimeMs)}, ${(state.memoryBytes / 2 ** 20).toFixed(0)} MiB\n` +
+    `fabric at ${printable(state.socket)}, process ${state.pid}, up ${duration(state.uptimeMs)}, ${mebibytes(state.memoryBytes)}\n` +
       `announced ${counters.announced}, matched ${counters.matched}, declined ${counters.declined}, pairs ${counters.pairs}, waiting ${state.claims}\n`,
   );
   const rows = state.partitions.map(({ gid, pid, uid, claims, pairs, program }) =>
-    [gid, pid, uid, claims, pairs, program].map(String),
+    [gid, pid, uid, claims, pairs, program].map((cell) => printable(String(cell))),
   );
   process.stdout.write(formatTable([['GID', 'PID', 'UID', 'Claims', 'Pairs', 'Program'], ...rows]));
   return EXIT_OK;
+}
+
+function mebibytes(bytes: number | null): string {
+  return bytes === null ? 'memory not known' : `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }
 
 function duration(ms: number): string {

@@ -1,10 +1,9 @@
 /** `isthmus ss`: the connections of all programs of this user that have Isthmus loaded, in the manner of smcss. */
-import { closeSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { ConnectionInfo, Endpoint } from '../net/info.ts';
-import { FIRST_ROW, ROW_BYTES, readRow, rowsInUse, TABLE_NAME } from '../net/table.ts';
-import { reasonOfCode } from '../smc/reasons.ts';
 import { type Command, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { readTables } from './rows.ts';
+import { printable, printableJson } from './text.ts';
 
 const HELP = `Usage: isthmus ss [options]
 
@@ -20,6 +19,9 @@ everybody's if you are root. One line an end. Works while a program is busy, and
   State    as smcss names it, for a connection with an SMC-D connection; else as Node.js does
   Mode     SMC-D: bytes go through shared memory in at least one direction; TCP with the reason's code and name
   Device   host: between processes; loopback: inside one. Access: mapped or store
+
+Rows are what the programs say of themselves. Control characters in them are shown as escapes, rows that no program
+of Isthmus would write are left out.
 
 Bytes of a connection on TCP are those at its last change of state.
 `;
@@ -43,77 +45,16 @@ export const ss: Command = {
       return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
     }
     const { json, smcd, details, pid } = values;
-    const rows = readConnections(pid).filter((row) => !smcd || row.mode === 'SMC-D');
-    process.stdout.write(json ? `${JSON.stringify(rows, null, 2)}\n` : formatConnections(rows, details ?? false));
+    if (pid !== undefined && !/^\d+$/.test(pid))
+      return fail(`--pid takes the number of a process\n${HELP}`, EXIT_USAGE);
+    const { rows: all, complete } = readTables(pid);
+    if (!complete)
+      process.stderr.write(`isthmus: only the first ${all.length} connections are shown; --pid shows others\n`);
+    const rows = all.filter((row) => !smcd || row.mode === 'SMC-D');
+    process.stdout.write(json ? `${printableJson(rows)}\n` : formatConnections(rows, details ?? false));
     return EXIT_OK;
   },
 };
-
-/** All connections in all tables that this user may open. */
-export function readConnections(pid?: string): ConnectionInfo[] {
-  if (process.platform !== 'linux') return []; // there is no /proc, and nothing moves
-  const pids = pid === undefined ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : [pid];
-  return pids.flatMap((one) => tablesOf(one).flatMap(readTable));
-}
-
-function tablesOf(pid: string): string[] {
-  const folder = `/proc/${pid}/fd`;
-  try {
-    return readdirSync(folder)
-      .map((fd) => `${folder}/${fd}`)
-      .filter((path) => linkOf(path) === `/memfd:${TABLE_NAME} (deleted)`);
-  } catch {
-    return []; // somebody else's, or gone
-  }
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-function readTable(path: string): ConnectionInfo[] {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch {
-    return [];
-  }
-  try {
-    const head = Buffer.alloc(FIRST_ROW);
-    readSync(fd, head, 0, head.length, 0);
-    return Array.from({ length: rowsInUse(head) }, (_, i) => readConnection(fd, FIRST_ROW + i * ROW_BYTES)).filter(
-      (row) => row !== null,
-    );
-  } finally {
-    closeSync(fd);
-  }
-}
-
-const TRIES = 5;
-
-/** A row that is being written is read again. */
-function readConnection(fd: number, offset: number): ConnectionInfo | null {
-  const [first, second] = [Buffer.alloc(ROW_BYTES), Buffer.alloc(ROW_BYTES)];
-  for (let i = 0; i < TRIES; i++) {
-    readSync(fd, first, 0, ROW_BYTES, offset);
-    readSync(fd, second, 0, ROW_BYTES, offset);
-    if (first.readUInt32LE(0) !== second.readUInt32LE(0)) continue;
-    const row = readRow(first);
-    if (row === null) continue;
-    try {
-      const { reason, ...rest } = JSON.parse(row.text) as Omit<ConnectionInfo, 'reason' | 'bytes'> & { reason: number };
-      const [inTcp = 0, inShm = 0, outTcp = 0, outShm = 0] = row.counters;
-      return { ...rest, reason: reasonOfCode(reason), bytes: { inTcp, inShm, outTcp, outShm } };
-    } catch {
-      return null;
-    }
-  }
-  return null;
-}
 
 export function formatConnections(rows: readonly ConnectionInfo[], details = false): string {
   const head = ['State', 'PID', 'Role', 'Local Address', 'Peer Address', 'Device', 'Mode'];
@@ -134,7 +75,7 @@ export function formatConnections(rows: readonly ConnectionInfo[], details = fal
     const hint = reason.hint === '' ? '' : ` (${reason.hint})`;
     return [...line, ...counters, row.gid ?? '-', row.peerGid ?? '-', row.linkGroup ?? '-', `${reason.text}${hint}`];
   });
-  return formatTable([[...head, ...more], ...lines]);
+  return formatTable([[...head, ...more], ...lines.map((line) => line.map((cell) => printable(cell)))]);
 }
 
 function addressOf(end: Endpoint | null): string {

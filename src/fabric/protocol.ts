@@ -70,7 +70,7 @@ export const MESSAGES = {
     from: 'partition',
     descriptors: 0,
     fields: {},
-    text: 'Asks for STATUS_REPLY. May be sent without HELLO, by root and by the user of the fabric.',
+    text: 'Asks for STATUS_REPLY. May be sent without HELLO, by root and by the user of the fabric. Not answered while an answer is under way.',
   },
   PING: {
     code: 8,
@@ -132,8 +132,8 @@ export const MESSAGES = {
     code: 23,
     from: 'fabric',
     descriptors: 0,
-    fields: { json: 'text' },
-    text: 'The state of the fabric as JSON; see `isthmus fabric status --json`.',
+    fields: { more: 'u8', json: 'text' },
+    text: 'A part of the state of the fabric as JSON; see `isthmus fabric status --json`. ASCII only, cut anywhere: the parts are joined before they are read. `more` 1 = another part follows, 0 = the last one.',
   },
   PONG: { code: 24, from: 'fabric', descriptors: 0, fields: {}, text: 'Answer to PING.' },
 } as const satisfies Record<string, MessageSchema>;

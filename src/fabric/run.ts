@@ -46,7 +46,7 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
       pid: process.pid,
       socket,
       uptimeMs: Date.now() - startedAt,
-      memoryBytes: process.memoryUsage.rss(),
+      memoryBytes: residentBytes(),
       idleMs,
     }),
     onUse: rest,
@@ -60,4 +60,13 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
   };
   rest(0);
   return { stop };
+}
+
+/** Null when no descriptor is left to ask with. */
+function residentBytes(): number | null {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return null;
+  }
 }

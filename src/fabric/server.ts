@@ -4,11 +4,9 @@ import {
   closeFd,
   closeFdAside,
   createPipe,
-  errorCode,
   ffi,
   isTcp,
   isUnixStream,
-  kindOf,
   lingers,
   localName,
   netnsCookie,
@@ -28,6 +26,7 @@ import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './co
 import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
+import { MAX_TEXT_BYTES } from './wire.ts';
 
 /** Messages taken from one connection before others get their turn. */
 const MESSAGES_PER_TURN = 64;
@@ -45,6 +44,8 @@ interface Connection {
   /** What the socket did not take yet. */
   readonly waiting: { packet: Buffer; fds: readonly number[] }[];
   waitingBytes: number;
+  /** What is left of an answer to STATUS; it follows when nothing else waits. */
+  status: string;
   retrying: boolean;
   closed: boolean;
 }
@@ -95,15 +96,18 @@ export class FabricServer {
       let fd: number | null;
       try {
         fd = acceptPackets(this.#listener);
-      } catch (error) {
-        if (errorCode(error) !== 'EMFILE' && errorCode(error) !== 'ENFILE') throw error;
-        // No descriptors left: those who wait in the queue wait on. The poll would only spin.
+      } catch {
+        // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
         this.#accepting.close();
         setTimeout(() => this.#acceptAgain(), ACCEPT_PAUSE_MS);
         return;
       }
       if (fd === null) return;
-      this.#connected(fd);
+      try {
+        this.#connected(fd);
+      } catch {
+        closeFdAside(fd, () => {}); // it cannot be watched
+      }
     }
   }
 
@@ -121,6 +125,7 @@ export class FabricServer {
       doorbellFd: null,
       waiting: [],
       waitingBytes: 0,
+      status: '',
       retrying: false,
       closed: false,
     };
@@ -157,7 +162,14 @@ export class FabricServer {
       this.#refuse(connection, 3);
       return;
     }
-    const [fd = null] = packet.fds;
+    try {
+      this.#handle(connection, message, packet.fds[0] ?? null);
+    } catch {
+      this.#hangUp(connection.id); // whatever it was: it costs the one who sent it, nobody else
+    }
+  }
+
+  #handle(connection: Connection, message: FabricMessage, fd: number | null): void {
     if (message.type === 'STATUS') this.#status(connection);
     else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
@@ -168,8 +180,7 @@ export class FabricServer {
   }
 
   #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
-    const usable = kindOf(doorbellFd) === 'socket' && isUnixStream(doorbellFd);
-    if (connection.doorbellFd !== null || !usable) {
+    if (connection.doorbellFd !== null || !canBeDoorbell(doorbellFd)) {
       closeFdAside(doorbellFd, () => {});
       this.#refuse(connection, 3);
       return;
@@ -191,8 +202,21 @@ export class FabricServer {
       this.#refuse(connection, 4);
       return;
     }
+    if (connection.status !== '') return;
     const json = JSON.stringify({ ...this.#options.about(), ...this.#core.status() });
-    this.#send(connection.id, { type: 'STATUS_REPLY', json: json.length < 32768 ? json : '{"error":"too large"}' }, []);
+    connection.status = json.replace(
+      /[\x7f-\uffff]/g,
+      (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`,
+    );
+    this.#flush(connection);
+  }
+
+  #nextOfStatus(connection: Connection): void {
+    const json = connection.status.slice(0, MAX_TEXT_BYTES);
+    connection.status = connection.status.slice(MAX_TEXT_BYTES);
+    const packet = encodeMessage({ type: 'STATUS_REPLY', more: connection.status === '' ? 0 : 1, json });
+    connection.waiting.push({ packet, fds: [] });
+    connection.waitingBytes += packet.length;
   }
 
   #send(id: PartitionId, message: FabricMessage, fds: readonly number[]): void {
@@ -211,7 +235,10 @@ export class FabricServer {
   #flush(connection: Connection): void {
     const { fd, waiting, doorbellFd } = connection;
     try {
-      for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
+      for (;;) {
+        if (waiting.length === 0 && connection.status !== '') this.#nextOfStatus(connection);
+        const [next] = waiting;
+        if (next === undefined) break;
         if (!sendPacket(fd, next.packet, next.fds)) {
           this.#flushLater(connection);
           break;
@@ -257,10 +284,19 @@ export class FabricServer {
   }
 }
 
+/** Asked as a socket: fstat would wait for whoever keeps a file system, and says 'socket' of a path to one. */
+function canBeDoorbell(fd: number): boolean {
+  try {
+    return isUnixStream(fd);
+  } catch {
+    return false;
+  }
+}
+
 /** Everything the kernel says of a descriptor that claims to be one end of a TCP connection. */
 function inspect(fd: number): Shown {
   try {
-    if (kindOf(fd) !== 'socket' || !isTcp(fd)) return null;
+    if (!isTcp(fd)) return null;
     return {
       local: localName(fd),
       peer: peerName(fd),

@@ -45,7 +45,7 @@ export class FabricWireError extends IsthmusError {
 }
 
 export const HEADER_BYTES = 4;
-const MAX_TEXT_BYTES = 32 * 1024;
+export const MAX_TEXT_BYTES = 32 * 1024;
 
 export function encodeFields(schema: MessageSchema, values: Readonly<Record<string, unknown>>): Buffer {
   const parts: Buffer[] = [Buffer.from([schema.code, 0, 0, 0])];

@@ -16,7 +16,7 @@ import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
 import type { Policy } from './policy.ts';
 import { whyNot } from './refusals.ts';
-import { ConnectionTable, type TableRow } from './table.ts';
+import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
 const debug = debuglog('isthmus');
 /** How long to wait for the other end when a socket has to be brought back at once. */
@@ -119,13 +119,12 @@ export class Engine implements Passing {
     this.#publish(mover.socket, known);
   }
 
-  /** The texts of the reason are the reader's: it has the same table. */
   #publish(socket: Socket, { id, mover, reason, row }: Known): void {
     if (row === null) return;
     const carrier = mover?.carrier;
     if (carrier) carrier.counters = row.counters;
     const info = describeSocket(socket, mover, id, reason);
-    row.write(JSON.stringify({ ...info, program: info.program.slice(-200), reason: reason.code }));
+    row.write(rowText(info));
   }
 
   knows(socket: Socket): boolean {

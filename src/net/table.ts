@@ -14,6 +14,7 @@
  * Native byte order.
  */
 import { closeFd, createSharedMemory, map } from '../os/index.ts';
+import type { ConnectionInfo } from './info.ts';
 
 export const TABLE_NAME = 'isthmus-connections';
 export const TABLE_MAGIC = 'ISTHMUS1';
@@ -25,6 +26,8 @@ const TEXT_LENGTH = 4;
 const COUNTERS = 8;
 const COUNTER_COUNT = 4;
 const TEXT = 40;
+/** Room for the text of a row. */
+export const TEXT_BYTES = ROW_BYTES - TEXT;
 /** Address space; pages come with the rows. */
 const MAX_ROWS = 65536;
 
@@ -75,7 +78,7 @@ export class ConnectionTable {
   #write(offset: number, text: string): void {
     const sequence = (offset + SEQUENCE) / 4;
     Atomics.add(this.#words, sequence, 1);
-    const length = this.#bytes.write(text, offset + TEXT, ROW_BYTES - TEXT);
+    const length = this.#bytes.write(text, offset + TEXT, TEXT_BYTES);
     Atomics.store(this.#words, (offset + TEXT_LENGTH) / 4, length);
     Atomics.add(this.#words, sequence, 1);
   }
@@ -87,10 +90,21 @@ export interface TableRow {
   free(): void;
 }
 
+/** The text of a row. Texts of the reason are the reader's: it has the same table. Of a long program the end is kept. */
+export function rowText(info: Omit<ConnectionInfo, 'bytes'>): string {
+  const withProgram = (length: number) =>
+    JSON.stringify({ ...info, program: info.program.slice(-length), reason: info.reason.code });
+  const whole = withProgram(MAX_PROGRAM_LENGTH);
+  return Buffer.byteLength(whole) <= TEXT_BYTES ? whole : withProgram(SHORT_PROGRAM_LENGTH);
+}
+export const MAX_PROGRAM_LENGTH = 200;
+/** Fits with whatever characters. */
+const SHORT_PROGRAM_LENGTH = 60;
+
 /** One row as a reader finds it; null when it is free or being written. @param row a copy of its bytes */
 export function readRow(row: Buffer): { readonly text: string; readonly counters: readonly number[] } | null {
   const length = row.readUInt32LE(TEXT_LENGTH);
-  if (length === 0 || length > ROW_BYTES - TEXT || row.readUInt32LE(SEQUENCE) % 2 === 1) return null;
+  if (length === 0 || length > TEXT_BYTES || row.readUInt32LE(SEQUENCE) % 2 === 1) return null;
   const counters = Array.from({ length: COUNTER_COUNT }, (_, i) => row.readDoubleLE(COUNTERS + 8 * i));
   return { text: row.toString('utf8', TEXT, TEXT + length), counters };
 }

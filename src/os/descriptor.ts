@@ -21,10 +21,28 @@ export function closeFd(fd: number): void {
 /** Closes on a helper thread: a stranger's socket may linger for seconds in close. Calls back when it is done. */
 export function closeFdAside(fd: number, closed: () => void): void {
   strikeFd(fd);
-  closeAside ??= ffi().func('close', 'i32', ['i32']);
-  ffi().async(closeAside, [fd], closed);
+  toClose.push({ fd, closed });
+  closeNext();
+}
+
+function closeNext(): void {
+  while (closing < MAX_CLOSING) {
+    const next = toClose.shift();
+    if (next === undefined) return;
+    closing++;
+    closeAside ??= ffi().func('close', 'i32', ['i32']);
+    ffi().async(closeAside, [next.fd], () => {
+      closing--;
+      closeNext();
+      next.closed();
+    });
+  }
 }
 let closeAside: CFunction | undefined;
+/** koffi throws at the 65th call that is under way. */
+const MAX_CLOSING = 48;
+let closing = 0;
+const toClose: { readonly fd: number; readonly closed: () => void }[] = [];
 
 /** Every descriptor that is opened goes through here; see ledger.ts. */
 export function noted(fd: number): number {

@@ -48,6 +48,15 @@ test('a write-only descriptor can be stored to and not be mapped', () => {
   os.closeFd(fd);
 });
 
+test('as many descriptors as one likes are closed aside', async () => {
+  const pipes = Array.from({ length: 150 }, () => os.createPipe());
+  await Promise.all(
+    pipes
+      .flatMap(({ readFd, writeFd }) => [readFd, writeFd])
+      .map((fd) => new Promise<void>((closed) => os.closeFdAside(fd, closed))),
+  );
+});
+
 test('errors carry code, errno and syscall', () => {
   assert.throws(() => os.peerCredentials(-1), { code: 'EBADF', errno: -9, syscall: 'getsockopt' });
 });

@@ -3,9 +3,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   rmSync,
   symlinkSync,
@@ -22,8 +24,9 @@ import {
   findFabric,
   joinFabric,
 } from '../../src/fabric/client.ts';
-import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
+import { encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import { runFabric } from '../../src/fabric/run.ts';
+import { askStatus } from '../../src/fabric/status.ts';
 import {
   closeFd,
   connectPackets,
@@ -31,6 +34,7 @@ import {
   localName,
   netnsCookie,
   peerName,
+  receivePacket,
   sendPacket,
   socketCookie,
   testDoorbell,
@@ -313,12 +317,7 @@ test('nonsense, half messages and descriptors of the wrong kind end that connect
   ] as const) {
     const fd = connectPackets(socket);
     sendPacket(fd, bytes, fds);
-    const { receivePacket } = await import('../../src/os/index.ts');
-    await eventually('hung up', () => {
-      for (let packet = receivePacket(fd); packet !== null; packet = receivePacket(fd))
-        if (packet === 'end') return true;
-      return false;
-    });
+    await eventually('hung up', () => hasHungUp(fd));
     closeFd(fd);
   }
   closeFd(pipe.readFd);
@@ -326,6 +325,45 @@ test('nonsense, half messages and descriptors of the wrong kind end that connect
   const another = await member();
   assert.equal(another.client.identity.incarnation, good.client.identity.incarnation);
 });
+
+test('a status of any length is told, in parts', async () => {
+  const programs = ['ä'.repeat(200), '\u0007\u2028"\\'.repeat(50), 'é'.repeat(200)];
+  const heard = new Recorder();
+  for (let i = 0; i < 150; i++) {
+    clients.push(await joinFabric({ thread: i, program: programs[i % 3] as string }, heard, env));
+  }
+  for (let round = 0; round < 2; round++) {
+    const found = findFabric(env);
+    assert.ok(found);
+    const json = await askStatus(found.fd);
+    assert.match(json, /^[ -~]*$/);
+    const { partitions } = JSON.parse(json) as { partitions: { thread: number; program: string }[] };
+    assert.deepEqual(
+      partitions.map(({ program }) => program),
+      Array.from({ length: 150 }, (_, i) => programs[i % 3]),
+    );
+  }
+  assert.equal(heard.lostBecause, null);
+});
+
+test('a doorbell that is a socket by its name only ends that connection alone', async () => {
+  const { client } = await member();
+  const { socket } = client.identity.place;
+  const O_PATH = 0x200000;
+  const path = openSync(socket, O_PATH);
+  const fd = connectPackets(socket);
+  sendPacket(fd, encodeMessage({ type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: '' }), [path]);
+  await eventually('hung up', () => hasHungUp(fd));
+  closeFd(fd);
+  closeSync(path);
+  const another = await member();
+  assert.equal(another.client.identity.incarnation, client.identity.incarnation);
+});
+
+function hasHungUp(fd: number): boolean {
+  for (let packet = receivePacket(fd); packet !== null; packet = receivePacket(fd)) if (packet === 'end') return true;
+  return false;
+}
 
 test('a second fabric in the same directory gives way', async () => {
   await member();

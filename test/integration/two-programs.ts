@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { readConnections } from '../../src/cli/ss.ts';
+import { readTables } from '../../src/cli/rows.ts';
 import type { ConnectionInfo } from '../../src/net/info.ts';
 import { eventually } from '../../src/testing/index.ts';
 
@@ -46,8 +46,8 @@ export class Program {
     return (found ?? '').slice(beginning.length);
   }
 
-  get connections(): ConnectionInfo[] {
-    return readConnections(String(this.pid));
+  get connections(): readonly ConnectionInfo[] {
+    return readTables(String(this.pid)).rows;
   }
 
   /** Waits until all its connections have moved, and there is at least one. */
