@@ -4,7 +4,7 @@ import { chmodSync, cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { readConnections } from '../../src/cli/ss.ts';
+import { readTables } from '../../src/cli/rows.ts';
 import { eventually } from '../../src/testing/index.ts';
 import { CLI, cannotMove, copyWithoutKoffi, type Finished, ROOT, Workplace } from './commands.ts';
 
@@ -212,7 +212,7 @@ const ITSELF = `
 async function connectionsMoveIn(args: readonly string[]): Promise<void> {
   const started = work.start(NODE, args);
   const pid = (await started.says(/pid (\d+)/))[1] ?? '';
-  await eventually('moved', () => readConnections(pid).filter(({ mode }) => mode === 'SMC-D').length === 2);
+  await eventually('moved', () => readTables(pid).rows.filter(({ mode }) => mode === 'SMC-D').length === 2);
   process.kill(-started.pid, 'SIGKILL');
   await started.finished;
 }
