@@ -40,7 +40,7 @@ export interface Deviation {
   readonly reason: string;
 }
 
-const WAIT_MS = 5000;
+const WAIT_MS = 20_000;
 
 /** Waits until something holds; fails with its last error or with `what`. */
 export async function eventually(what: string, holds: () => boolean): Promise<void> {

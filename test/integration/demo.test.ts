@@ -68,7 +68,7 @@ for (const [signal, code] of [
   ['SIGTERM', 143],
 ] as const) {
   test(`${signal} ends the demo and everything it has started`, async () => {
-    const demo = work.start(process.execPath, [CLI, 'demo']);
+    const demo = work.start(process.execPath, [CLI, 'demo', '--quick']);
     await demo.says(/isthmus run node examples\/echo-client\.mjs/);
     process.kill(demo.pid, signal);
     assert.equal((await demo.finished).code, code);
