@@ -303,16 +303,16 @@ test('a flood of announcements is answered with its limit, and is over when it i
 test('who never reads what it asked for is hung up on', async () => {
   await othersMove();
   const attacker = rawPartition();
-  const status = encodeMessage({ type: 'STATUS' });
+  const ping = encodeMessage({ type: 'PING' }); // the shortest answer of all
   let sent = 0;
   for (let isOpen = true; isOpen; ) {
     try {
-      if (sendPacket(attacker.fd, status)) sent++;
+      if (sendPacket(attacker.fd, ping)) sent++;
       else await new Promise((resolve) => setTimeout(resolve, 1));
     } catch {
       isOpen = false;
     }
-    assert.ok(sent < 1_000_000, 'there is a limit');
+    assert.ok(sent < 100_000, 'there is a limit');
     if (sent % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   attacker.close();
