@@ -175,10 +175,32 @@ for (const [what, changes, reason] of [
     show(2, end('server'));
     world.settle();
     assert.deepEqual(world.take(1).at(-1), { type: 'DECLINED', claim: 7, reason });
-    assert.ok(!world.types(2).includes('MATCHED'));
+    assert.deepEqual(world.types(2), ['SHOW', 'RELEASED']);
     assert.equal(world.open.size, 0);
+    // With the true one it comes to its match.
+    core.message(1, end('client'), null);
+    show(1, end('client'));
+    show(2, end('server'));
+    world.settle();
+    assert.deepEqual(world.types(2), ['SHOW', 'INTRODUCE', 'MATCHED']);
   });
 }
+
+test('a false claim of an end does not keep the true one away', () => {
+  for (const id of [1, 2, 3]) join(id);
+  core.message(1, end('client', { socketCookie: 99n }), null);
+  core.message(2, end('server'), null);
+  core.message(3, end('client'), null);
+  show(1, end('client'));
+  show(2, end('server'));
+  world.settle();
+  assert.deepEqual(world.types(1), ['SHOW', 'DECLINED']);
+  assert.deepEqual(world.types(2), ['SHOW', 'RELEASED', 'SHOW']);
+  show(2, end('server'));
+  show(3, end('client'));
+  world.settle();
+  assert.deepEqual(world.types(3), ['SHOW', 'INTRODUCE', 'MATCHED']);
+});
 
 test('one socket in two processes is refused to both', () => {
   join(1);

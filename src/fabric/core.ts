@@ -321,10 +321,10 @@ export class FabricCore {
   }
 
   /**
-   * Closes what was shown; a descriptor that is kept holds back a FIN. The outcome is told when all are closed. Without an outcome
-   * the claims that still stand are tried again.
+   * Closes what was shown; a descriptor that is kept holds back a FIN. The outcome is told when all are closed; claims that still
+   * stand after it are tried again.
    */
-  #endProof(proof: Proof, outcome?: () => void): void {
+  #endProof(proof: Proof, outcome: () => void = () => {}): void {
     if (!proof.claims.some((claim) => claim.proof === proof)) return;
     proof.timer.cancel();
     for (const claim of proof.claims) claim.proof = null;
@@ -332,10 +332,7 @@ export class FabricCore {
     const closed = () => {
       if (--open > 0) return;
       for (const claim of proof.claims) this.#release(claim.partition.uid);
-      if (outcome !== undefined) {
-        outcome();
-        return;
-      }
+      outcome();
       for (const claim of proof.claims) {
         if (!this.#stands(claim)) continue;
         if (proof.shown.has(claim))
@@ -358,12 +355,7 @@ export class FabricCore {
   }
 
   #matched(one: Claim, other: Claim): void {
-    if (!this.#stands(one) || !this.#stands(other)) {
-      for (const claim of [one, other]) {
-        if (this.#stands(claim)) this.#io.send(claim.partition.id, { type: 'RELEASED', claim: claim.announced.claim });
-      }
-      return;
-    }
+    if (!this.#stands(one) || !this.#stands(other)) return;
     if (!this.#introduce(one.partition, other.partition)) {
       this.#decline(one, 6);
       this.#decline(other, 6);

@@ -8,7 +8,7 @@ export interface FabricLimits {
   readonly announcementBurst: number;
   /** Sockets of one user that are held, shown or asked for at a time. */
   readonly shownPerUser: number;
-  /** Bytes that wait for one partition to take them off. */
+  /** Bytes that wait for one partition to take them off, with what each packet costs beside. */
   readonly waitingBytesPerPartition: number;
 }
 

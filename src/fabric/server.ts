@@ -216,7 +216,7 @@ export class FabricServer {
     connection.status = connection.status.slice(MAX_TEXT_BYTES);
     const packet = encodeMessage({ type: 'STATUS_REPLY', more: connection.status === '' ? 0 : 1, json });
     connection.waiting.push({ packet, fds: [] });
-    connection.waitingBytes += packet.length;
+    connection.waitingBytes += costOf(packet);
   }
 
   #send(id: PartitionId, message: FabricMessage, fds: readonly number[]): void {
@@ -227,7 +227,7 @@ export class FabricServer {
     }
     const packet = encodeMessage(message);
     connection.waiting.push({ packet, fds });
-    connection.waitingBytes += packet.length;
+    connection.waitingBytes += costOf(packet);
     this.#flush(connection);
     if (connection.waitingBytes > this.#limits.waitingBytesPerPartition) this.#hangUp(id);
   }
@@ -244,7 +244,7 @@ export class FabricServer {
           break;
         }
         waiting.shift();
-        connection.waitingBytes -= next.packet.length;
+        connection.waitingBytes -= costOf(next.packet);
         for (const one of next.fds) closeFd(one);
       }
     } catch {
@@ -282,6 +282,11 @@ export class FabricServer {
     closeFd(this.#listener);
     for (const id of [...this.#connections.keys()]) this.#hangUp(id);
   }
+}
+
+/** Memory of a packet that waits, about: the shortest ones cost much more than their bytes. */
+function costOf(packet: Buffer): number {
+  return packet.length + 256;
 }
 
 /** Asked as a socket: fstat would wait for whoever keeps a file system, and says 'socket' of a path to one. */

@@ -1,0 +1,443 @@
+/** Partitions that lie to a fabric, and a fabric that is none: whatever they do, connections of other programs go on moving. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, chownSync, existsSync, mkdirSync, openSync, readdirSync, renameSync, symlinkSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { type FabricClient, type FabricListener, joinFabric } from '../../src/fabric/client.ts';
+import { decodeMessage, encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
+import {
+  acceptPackets,
+  closeFd,
+  connectPackets,
+  createPipe,
+  listenPackets,
+  localName,
+  netnsCookie,
+  peerCredentials,
+  peerName,
+  receivePacket,
+  sendPacket,
+  socketCookie,
+  streamSocketPair,
+  testDoorbell,
+} from '../../src/os/index.ts';
+import { eventually } from '../../src/testing/index.ts';
+import { PRELUDE, type Program, Stage } from '../integration/two-programs.ts';
+import { linger } from './linger.ts';
+
+/** Accepts and answers. */
+const SERVER = `${PRELUDE}
+  const server = net.createServer((socket) => socket.pipe(socket));
+  server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+`;
+/** Makes a connection when told, and writes until it is told to end. */
+const CLIENT = `${PRELUDE}
+  setInterval(() => {}, 1000);
+  let socket, sent = 0, got = 0, wrong = 0;
+  told('connect', () => {
+    sent = got = 0;
+    socket = net.connect(+args[0], '127.0.0.1');
+    socket.on('data', (chunk) => { for (const byte of chunk) if (byte !== byteAt(got++)) wrong++; });
+    const writing = setInterval(() => socket.write(pattern(sent++, 1)), 5);
+    told('end', () => { clearInterval(writing); socket.end(); });
+    socket.on('error', (error) => tell('error ' + error.code));
+    socket.on('close', () => { tell('over ' + (got === sent) + ' ' + wrong); });
+  });
+`;
+
+const FABRIC = fileURLToPath(new URL('../../isthmus-fabric.js', import.meta.url));
+const socketPath = () => join(stage.directory, 'fabric.sock');
+
+let stage: Stage;
+let server: Program;
+let client: Program;
+const attackers: Attacker[] = [];
+const opened: Socket[] = [];
+/** Joining alone keeps no program running. */
+let alive: NodeJS.Timeout;
+
+beforeEach(async () => {
+  alive = setInterval(() => {}, 1000);
+  await testDoorbell();
+  stage = new Stage();
+  server = stage.run(SERVER);
+  client = stage.run(CLIENT, [await server.says('port ')]);
+});
+afterEach(async () => {
+  clearInterval(alive);
+  for (const attacker of attackers.splice(0)) attacker.client.close();
+  for (const socket of opened.splice(0)) socket.destroy();
+  await stage.close();
+});
+
+/** A new connection of two programs that know nothing of all this moves, and all its bytes come back. */
+async function othersMove(): Promise<void> {
+  const before = client.lines.length;
+  const port = Number(await server.says('port '));
+  client.tell('connect');
+  const why = () => client.connections.map(({ mode, reason }) => `${mode} ${reason.name}`);
+  for (const end = Date.now() + 15_000; ; await new Promise((resolve) => setTimeout(resolve, 10))) {
+    if (client.connections.some(({ mode, peer }) => mode === 'SMC-D' && peer?.port === port)) break;
+    assert.ok(Date.now() < end, `not moved: ${why()} ${client.stderr}`);
+  }
+  client.tell('end');
+  await eventually('over', () => client.lines.length > before);
+  assert.deepEqual(client.lines.slice(before), ['over true 0']);
+}
+
+/** A partition that speaks the protocol, and says what it likes. */
+class Attacker implements FabricListener {
+  client!: FabricClient;
+  readonly heard: Partial<FabricMessage>[] = [];
+  lostBecause: string | null = null;
+
+  static async join(): Promise<Attacker> {
+    const attacker = new Attacker();
+    attacker.client = await joinFabric({ thread: 0, program: 'attacker' }, attacker, stage.env());
+    attackers.push(attacker);
+    return attacker;
+  }
+
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
+    this.heard.push(message);
+    for (const fd of fds) closeFd(fd);
+  }
+  show(claim: number): void {
+    this.heard.push({ type: 'SHOW', claim });
+  }
+  released(claim: number): void {
+    this.heard.push({ type: 'RELEASED', claim });
+  }
+  matched(message: MessageByName<'MATCHED'>): void {
+    this.heard.push(message);
+  }
+  declined(claim: number, reason: number): void {
+    this.heard.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
+  }
+  silent(): void {}
+  lost(cause: string): void {
+    this.lostBecause = cause;
+  }
+
+  async hears(expected: Partial<FabricMessage>): Promise<void> {
+    await eventually(`${JSON.stringify(expected)} in ${JSON.stringify(this.heard, bigintAsText)}`, () =>
+      this.heard.some((one) => Object.entries(expected).every(([key, value]) => Reflect.get(one, key) === value)),
+    );
+  }
+
+  announce(claim: number, socket: Socket, changes: Partial<MessageByName<'ANNOUNCE'>> = {}): void {
+    this.client.send({ ...announcement(claim, socket), ...changes });
+  }
+
+  shows(claim: number, fd: number): void {
+    this.client.send({ type: 'SHOWN', claim }, [fd]);
+  }
+}
+
+const bigintAsText = (_key: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
+const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+
+function announcement(claim: number, socket: Socket): MessageByName<'ANNOUNCE'> {
+  const fd = fdOf(socket);
+  const [local, peer] = [localName(fd), peerName(fd)];
+  const role = (socket as { server?: unknown }).server ? 1 : 0;
+  return { type: 'ANNOUNCE', claim, role, local, peer, netnsCookie: netnsCookie(fd), socketCookie: socketCookie(fd) };
+}
+
+/** Two ends of one connection in this process. */
+async function tcpPair(): Promise<readonly [Socket, Socket]> {
+  const listener = createServer({ allowHalfOpen: true });
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const one = connect({ port: (listener.address() as { port: number }).port, host: '127.0.0.1', allowHalfOpen: true });
+  const [[other]] = (await Promise.all([once(listener, 'connection'), once(one, 'connect')])) as [[Socket], unknown];
+  listener.close();
+  for (const socket of [one, other]) opened.push(socket.on('error', () => {}));
+  return [one, other];
+}
+
+async function fabricPid(): Promise<number> {
+  const fd = connectPackets(socketPath());
+  const { pid } = peerCredentials(fd);
+  closeFd(fd);
+  return pid;
+}
+
+test('a socket that lingers is closed aside: nobody waits for it', async () => {
+  const [one, other] = await tcpPair();
+  const [liar, honest] = [await Attacker.join(), await Attacker.join()];
+  other.pause();
+  one.write(Buffer.alloc(16 << 20)); // more than the kernel takes while nobody reads
+  linger(fdOf(one), 60);
+  liar.announce(1, one);
+  honest.announce(1, other);
+  await Promise.all([liar.hears({ type: 'SHOW' }), honest.hears({ type: 'SHOW' })]);
+  liar.shows(1, fdOf(one));
+  one.destroy(); // the fabric has the last descriptor
+  honest.shows(1, fdOf(other));
+  await othersMove();
+  assert.ok(!liar.heard.some(({ type }) => type === 'DECLINED'), 'the close was still under way');
+  other.destroy();
+  await liar.hears({ type: 'DECLINED', claim: 1, reason: 3 });
+  await honest.hears({ type: 'RELEASED', claim: 1 });
+  await othersMove();
+});
+
+test('what is no socket of that connection is declined, and the other end waits on', async () => {
+  const [one, other] = await tcpPair();
+  const [stranger] = await tcpPair();
+  const [liar, honest] = [await Attacker.join(), await Attacker.join()];
+  const pipe = createPipe();
+  const pair = streamSocketPair();
+  const device = openSync('/dev/null', 'r');
+  honest.announce(1, other);
+  let claim = 1;
+  for (const fd of [pipe.readFd, pipe.writeFd, pair[0], device, fdOf(stranger), fdOf(other)]) {
+    liar.announce(++claim, one);
+    await Promise.all([liar.hears({ type: 'SHOW', claim }), honest.hears({ type: 'SHOW', claim: 1 })]);
+    liar.shows(claim, fd);
+    honest.shows(1, fdOf(other));
+    await liar.hears({ type: 'DECLINED', claim, reason: 2 });
+    await honest.hears({ type: 'RELEASED', claim: 1 });
+    honest.heard.length = 0;
+  }
+  for (const fd of [pipe.readFd, pipe.writeFd, ...pair, device]) closeFd(fd);
+  // With the truth it comes to its match.
+  liar.announce(++claim, one);
+  await Promise.all([liar.hears({ type: 'SHOW', claim }), honest.hears({ type: 'SHOW', claim: 1 })]);
+  liar.shows(claim, fdOf(one));
+  honest.shows(1, fdOf(other));
+  await Promise.all([liar.hears({ type: 'MATCHED', claim }), honest.hears({ type: 'MATCHED', claim: 1 })]);
+  await othersMove();
+});
+
+/** A partition without manners: bytes as they are, and nothing read but what is asked for. */
+function rawPartition(): { fd: number; close(): void } {
+  const fd = connectPackets(socketPath());
+  const [mine, theirs] = streamSocketPair();
+  const hello = { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'raw' } as const;
+  assert.ok(sendPacket(fd, encodeMessage(hello), [theirs]));
+  closeFd(theirs);
+  return {
+    fd,
+    close() {
+      closeFd(fd);
+      closeFd(mine);
+    },
+  };
+}
+
+/** Reads until the fabric has hung up; the types of what it said. */
+async function lastWords(fd: number): Promise<string[]> {
+  const types: string[] = [];
+  await eventually('hung up', () => {
+    for (let packet = receivePacket(fd); packet !== null; packet = receivePacket(fd)) {
+      if (packet === 'end') return true;
+      types.push(decodeMessage(packet.bytes, packet.fds.length, 'fabric').type);
+    }
+    return false;
+  });
+  return types;
+}
+
+test('wrong numbers of descriptors, cut and swollen messages: that partition is refused, and nothing is kept', async () => {
+  await othersMove();
+  const [one] = await tcpPair();
+  const pid = await fabricPid();
+  const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;
+  const before = descriptors();
+  const good = encodeMessage(announcement(1, one));
+  const { readFd, writeFd } = createPipe();
+  const shown = encodeMessage({ type: 'SHOWN', claim: 1 });
+  for (const [bytes, fds] of [
+    [shown, []],
+    [shown, [readFd, writeFd]],
+    [shown, [readFd, readFd, readFd]],
+    [good, [readFd]],
+    [encodeMessage({ type: 'PING' }), [readFd]],
+    ...Array.from({ length: good.length - 1 }, (_, i) => [good.subarray(0, i + 1), []] as const),
+    [Buffer.concat([good, Buffer.from([0])]), []],
+    [Buffer.concat([good, good]), []],
+    [Buffer.alloc(60_000, 2), []],
+    [encodeMessage({ type: 'RELEASED', claim: 1 }), []],
+    [encodeMessage({ type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'again' }), [readFd]],
+  ] as const) {
+    const attacker = rawPartition();
+    assert.ok(sendPacket(attacker.fd, bytes, fds));
+    assert.deepEqual(await lastWords(attacker.fd), ['WELCOME', 'REFUSED'], bytes.toString('hex', 0, 60));
+    attacker.close();
+  }
+  closeFd(readFd);
+  closeFd(writeFd);
+  await eventually('descriptors are closed', () => descriptors() <= before);
+  await othersMove();
+});
+
+test('a flood of announcements is answered with its limit, and is over when it is over', async () => {
+  const limits = { announcementsPerSecond: 50, announcementBurst: 500 };
+  const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
+  try {
+    await eventually('a fabric', () => existsSync(socketPath()));
+    const [one] = await tcpPair();
+    const attacker = await Attacker.join();
+    for (let claim = 1; !attacker.heard.some(({ type }) => type === 'DECLINED'); claim++) {
+      assert.ok(claim < 100_000, 'there is a limit');
+      attacker.announce(claim, one, { socketCookie: BigInt(claim) });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.deepEqual(new Set(attacker.heard.map((one) => ('reason' in one ? one.reason : one.type))), new Set([4]));
+    assert.equal(attacker.lostBecause, null);
+    attacker.client.close();
+    // The limit is the user's: its other programs have to wait a moment, too.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await othersMove();
+  } finally {
+    fabric.kill();
+    await once(fabric, 'exit');
+  }
+});
+
+test('who never reads what it asked for is hung up on', async () => {
+  await othersMove();
+  const attacker = rawPartition();
+  const ping = encodeMessage({ type: 'PING' }); // the shortest answer of all
+  let sent = 0;
+  for (let isOpen = true; isOpen; ) {
+    try {
+      if (sendPacket(attacker.fd, ping)) sent++;
+      else await new Promise((resolve) => setTimeout(resolve, 1));
+    } catch {
+      isOpen = false;
+    }
+    assert.ok(sent < 100_000, 'there is a limit');
+    if (sent % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  attacker.close();
+  await othersMove();
+});
+
+test('a claim of a connection that has gone does not match the next one of the same names', async () => {
+  const [liar, honest] = [await Attacker.join(), await Attacker.join()];
+  const accepted: Socket[] = [];
+  const listener = createServer((socket) => accepted.push(socket.on('error', () => {})));
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const { port } = listener.address() as { port: number };
+  const connected = async (localPort?: number): Promise<readonly [Socket, Socket]> => {
+    const socket = connect({ port, host: '127.0.0.1', ...(localPort === undefined ? {} : { localPort }) });
+    opened.push(socket.on('error', () => {}));
+    await once(socket, 'connect');
+    await eventually('accepted', () => accepted.length > 0);
+    const other = accepted.shift() as Socket;
+    opened.push(other);
+    return [socket, other];
+  };
+  const [old, oldOther] = await connected();
+  const { localPort } = old;
+  liar.announce(1, old);
+  const closed = new Promise((resolve) => oldOther.once('close', resolve));
+  old.resetAndDestroy(); // no TIME_WAIT
+  await closed;
+  const [next, nextOther] = await connected(localPort);
+  honest.announce(1, nextOther);
+  await Promise.all([liar.hears({ type: 'SHOW', claim: 1 }), honest.hears({ type: 'SHOW', claim: 1 })]);
+  liar.shows(1, fdOf(next));
+  honest.shows(1, fdOf(nextOther));
+  await liar.hears({ type: 'DECLINED', claim: 1, reason: 2 });
+  await honest.hears({ type: 'RELEASED', claim: 1 });
+  assert.ok(![...liar.heard, ...honest.heard].some(({ type }) => type === 'MATCHED' || type === 'INTRODUCE'));
+  listener.close();
+  await othersMove();
+});
+
+test('a socket that two partitions announce is refused to both; who holds the other end waits', async () => {
+  const [one, other] = await tcpPair();
+  const [first, second, honest] = [await Attacker.join(), await Attacker.join(), await Attacker.join()];
+  first.announce(1, one);
+  second.announce(2, one);
+  await Promise.all([
+    first.hears({ type: 'DECLINED', claim: 1, reason: 1 }),
+    second.hears({ type: 'DECLINED', claim: 2, reason: 1 }),
+  ]);
+  honest.announce(3, other);
+  await othersMove();
+  assert.deepEqual(honest.heard, []);
+});
+
+test('who announces a connection of others under a cookie of its own does not keep them apart', async () => {
+  const [one, other] = await tcpPair();
+  const [stranger] = await tcpPair();
+  const [liar, first, second] = [await Attacker.join(), await Attacker.join(), await Attacker.join()];
+  liar.announce(1, one, { socketCookie: socketCookie(fdOf(stranger)) });
+  second.announce(1, other);
+  await Promise.all([liar.hears({ type: 'SHOW' }), second.hears({ type: 'SHOW' })]);
+  first.announce(1, one);
+  liar.shows(1, fdOf(stranger));
+  second.shows(1, fdOf(other));
+  await liar.hears({ type: 'DECLINED', claim: 1, reason: 2 });
+  await first.hears({ type: 'SHOW', claim: 1 });
+  await eventually('asked again', () => second.heard.filter(({ type }) => type === 'SHOW').length === 2);
+  first.shows(1, fdOf(one));
+  second.shows(1, fdOf(other));
+  await Promise.all([first.hears({ type: 'MATCHED' }), second.hears({ type: 'MATCHED' })]);
+  assert.ok(!liar.heard.some(({ type }) => type === 'INTRODUCE'));
+  await othersMove();
+});
+
+const OTHER_USER = 12345;
+
+for (const [what, prepare, skip] of [
+  ['in a directory that others may write', (place: string) => chmodSync(place, 0o777), false],
+  [
+    'behind a link',
+    (place: string) => {
+      renameSync(place, `${place}-real`);
+      symlinkSync(`${place}-real`, place);
+    },
+    false,
+  ],
+  [
+    'in a directory of somebody else',
+    (place: string) => chownSync(place, OTHER_USER, OTHER_USER),
+    process.getuid?.() !== 0 && 'needs root to give a directory away',
+  ],
+  [
+    'whose socket is of somebody else',
+    (place: string) => chownSync(join(place, 'fabric.sock'), OTHER_USER, OTHER_USER),
+    process.getuid?.() !== 0 && 'needs root to give a socket away',
+  ],
+] as const) {
+  test(`a fabric ${what} is shown nothing; programs stay on TCP and say why`, { skip }, async () => {
+    const place = join(stage.directory, 'elsewhere');
+    mkdirSync(place, { mode: 0o700 });
+    const listener = listenPackets(join(place, 'fabric.sock'));
+    prepare(place);
+    const env = { ISTHMUS_RUNTIME_DIR: place };
+    const misled = stage.run(SERVER, [], env);
+    const port = await misled.says('port ');
+    const follower = stage.run(CLIENT, [port], env);
+    follower.tell('connect');
+    for (const program of [misled, follower]) {
+      await eventually('the reason is known', () =>
+        program.connections.some(({ mode, reason }) => mode === 'TCP' && reason.name === 'UNTRUSTED'),
+      );
+    }
+    follower.tell('end');
+    assert.equal(await follower.says('over '), 'true 0');
+    for (const program of [misled, follower]) {
+      program.child.kill('SIGKILL');
+      await program.exited;
+    }
+    let callers = 0;
+    for (let fd = acceptPackets(listener); fd !== null; fd = acceptPackets(listener)) {
+      callers++;
+      assert.equal(receivePacket(fd), 'end', 'it was told nothing');
+      closeFd(fd);
+    }
+    assert.ok(callers > 0);
+    closeFd(listener);
+    await othersMove();
+  });
+}
