@@ -46,8 +46,8 @@ const START_MS = 15_000;
 const CLIENT_MS = 30_000;
 const END_MS = 3000;
 const LOOK_MS = 20;
-/** How long a fabric of ours outlives its last program. */
-const FABRIC_IDLE_MS = 1000;
+/** A fabric of ours lives at least from one program to the next; we end it ourselves. */
+const FABRIC_IDLE_MS = 30_000;
 
 interface Running {
   readonly child: ChildProcess;

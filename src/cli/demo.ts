@@ -33,7 +33,7 @@ else 1.
 `;
 
 const SECONDS = 2;
-const QUICK_SECONDS = 0.5;
+const QUICK_SECONDS = 1;
 
 export const demo: Command = {
   summary: 'show it: plain programs over TCP, then in shared memory',
