@@ -23,7 +23,6 @@ const WATCHDOG_MS = 25 * 60_000;
 const runner = spawn(process.execPath, ['--test', '--test-reporter=spec', '--test-timeout=300000', ...files], {
   stdio: ['ignore', 'pipe', 'inherit'],
   detached: true, // a process group of its own, so that nothing of it is left behind
-  env: { ...process.env, ISTHMUS_TEST: '1' },
 });
 const skipped = [];
 let tail = '';

@@ -193,10 +193,10 @@ function formatComparison(tcp: Half, isthmus: Half, anyMoved: boolean): string {
 
 /** Where things come to a halt, by reason; all others belong to the handshake. */
 const STEPS: readonly (readonly [string, readonly string[]])[] = [
-  ['to call the system', ['PLATFORM', 'FFI', 'SYSTEM']],
+  ['to call the system', ['PLATFORM', 'KERNEL', 'FFI', 'SYSTEM']],
   ['to get at the sockets of this Node.js', ['INTERNALS']],
   ['to reach the fabric', ['NOFABRIC', 'UNTRUSTED', 'FABRICLOST', 'FABRICBUSY', 'FABRICSILENT']],
-  ['to find the other end', ['PEERNOSMC', 'MISMATCH', 'SHARED', 'NOTLOCAL', 'SELF']],
+  ['to find the other end', ['PEERNOSMC', 'MISMATCH', 'SHARED', 'NOTLOCAL', 'SELF', 'UNKNOWNUSER']],
   ['to see a connection that is old enough', ['YOUNG', 'NOBYTE']],
 ];
 

@@ -1,7 +1,7 @@
 /** `isthmus fabric`: runs one in the foreground; `isthmus fabric status` shows the one that would be used. */
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type FabricPlace, fabricPlaces, makeDirectory } from '../fabric/locate.ts';
+import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -10,6 +10,9 @@ const HELP = `Usage: isthmus fabric [--socket PATH] [--idle SECONDS]
 
 Runs a fabric in the foreground: the small daemon that proves connections and introduces the programs to each other.
 Programs start one by themselves; this is for those who want to see it, or to have one that stays.
+
+Programs use the fabric at $ISTHMUS_FABRIC if that is set; else the system's at ${SYSTEM_FABRIC} if one answers
+there; else their user's own. One at the system's place is run by root, with --socket, and serves all users.
 
       --socket PATH   where to listen; default: your own place, or $ISTHMUS_FABRIC
       --idle SECONDS  end when nobody has used it for so long; default: never
@@ -39,7 +42,8 @@ export const fabric: Command = {
     if (verb === 'status') return status(values.json ?? false);
     if (verb !== undefined) return fail(`there is no 'isthmus fabric ${verb}'\n${HELP}`, EXIT_USAGE);
     const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
-    if (idleMs !== null && !(idleMs > 0)) return fail('--idle takes a number of seconds', EXIT_USAGE);
+    if (idleMs !== null && !(idleMs > 0 && idleMs < 2 ** 31))
+      return fail('--idle takes a number of seconds, above 0, up to 2147483', EXIT_USAGE);
     return foreground(values.socket, idleMs);
   },
 };

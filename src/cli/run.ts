@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
+import { DEFAULT_POLICY } from '../net/policy.ts';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
@@ -26,7 +27,16 @@ this host move to shared memory when both ends run like this. Everything else ab
       --access MODE   mapped (default) or store: how a peer writes into the program's memory
   -h, --help          this text
 
-Signals, terminal, IPC channel and process id are the command's own. Environment variables: see the README.
+Variables, for the command and what it starts; docs/settings.md has all of them:
+
+  ISTHMUS_POLICY, ISTHMUS_ACCESS       what the options set
+  ISTHMUS_LAZY_BYTES, ISTHMUS_LAZY_MS  lazy: how many bytes, or how old (default: ${DEFAULT_POLICY.lazyBytes}, ${DEFAULT_POLICY.lazyMs})
+  ISTHMUS_DMB_BYTES                    buffer of a connection, each direction (default: ${DEFAULT_POLICY.dmbBytes})
+  ISTHMUS_BUSY_POLL_US                 how long to look before sleeping; 0: not at all (default: ${DEFAULT_POLICY.busyPollUs})
+  ISTHMUS_FABRIC                       socket of the fabric to use, instead of the system's or your own
+  NODE_DEBUG=isthmus                   say on stderr why connections do not move
+
+Signals, terminal, IPC channel and process id are the command's own. isthmus ss shows which connections have moved.
 Exit code: that of the command; 128 + n when signal n ended it; 126 or 127 when it could not be run; 2 when called
 wrongly.
 `;
@@ -63,7 +73,7 @@ export const run: Command = {
     const env = environment(values);
     if (values.verbose) {
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
-      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY ?? 'lazy'})\n`);
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY || 'lazy'})\n`);
     }
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },

@@ -54,6 +54,11 @@ export interface FabricIdentity {
   readonly place: FabricPlace;
 }
 
+/** Pids as the fabric sees them. 0 is one that it cannot see, of another pid namespace: it equals nobody's. */
+export function isSameProcess(one: number, other: number): boolean {
+  return one === other && one !== 0;
+}
+
 /** How long to try in all: a fabric that is being started needs a moment. */
 const CONNECT_TIMEOUT_MS = 5000;
 const RETRY_MS = 15;
@@ -106,7 +111,11 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
     } catch (error) {
       const code = errorCode(error);
       if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN' || code === 'ENOTDIR') continue;
-      throw new FabricUnavailable('none', `the fabric at ${place.socket} cannot be reached: ${code}`, error);
+      throw new FabricUnavailable(
+        'none',
+        `the fabric at ${place.socket} cannot be reached: ${code ?? (error as Error).message}`,
+        error,
+      );
     }
     const distrust = distrustPath(place) ?? distrustPeer(place, fd);
     if (distrust !== null) {

@@ -325,3 +325,19 @@ test('versions that do not overlap are refused', () => {
   core.hello(1, { pid: 1, uid: 1 }, { type: 'HELLO', versionMin: 9, versionMax: 12, thread: 0, program: '' });
   assert.deepEqual(world.types(1), ['REFUSED']);
 });
+
+test('pairs are of users that the fabric knows; of different ones, too', () => {
+  const connect = (one: number, other: number) => {
+    start();
+    join(1, one);
+    join(2, other);
+    core.message(1, end('client'), null);
+    core.message(2, end('server'), null);
+    return [world.take(1), world.take(2)].map((all) => all.map((one) => [one.type, 'reason' in one ? one.reason : 0]));
+  };
+  const [shows, declined] = [[['SHOW', 0]], [['DECLINED', 8]]];
+  assert.deepEqual(connect(1000, 1001), [shows, shows]);
+  assert.deepEqual(connect(0, 1001), [shows, shows]);
+  assert.deepEqual(connect(65534, 65534), [declined, declined]);
+  assert.deepEqual(connect(1000, 65534), [[], declined]);
+});

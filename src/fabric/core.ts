@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
-import { Bucket, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { Bucket, DEFAULT_LIMITS, type FabricLimits, OVERFLOW_UID } from './limits.ts';
 import { areTwoEnds, checkShown, connectionKey, endOf, isSelfConnected, type Shown } from './match.ts';
 import {
   type Decline,
@@ -200,6 +200,8 @@ export class FabricCore {
       this.#say(partition, announced.claim, 4);
     } else if (partition.claims.size >= this.#limits.claimsPerPartition) {
       this.#say(partition, announced.claim, 5);
+    } else if (partition.uid === OVERFLOW_UID) {
+      this.#say(partition, announced.claim, 8); // whoever it is: two of them may be two users
     } else if (isSelfConnected(announced)) {
       this.#say(partition, announced.claim, 7);
     } else {

@@ -1,5 +1,8 @@
 /** What one user may take of the fabric. Users are told apart by uid. */
 
+/** What the kernel shows for an id that is not mapped in our user namespace: it equals nobody's. */
+export const OVERFLOW_UID = 65534;
+
 export interface FabricLimits {
   readonly partitionsPerUser: number;
   readonly claimsPerPartition: number;

@@ -2,11 +2,10 @@
 import { lstatSync, mkdirSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode, peerCredentials } from '../os/index.ts';
+import { OVERFLOW_UID } from './limits.ts';
 
 export const SYSTEM_FABRIC = '/run/isthmus/fabric.sock';
 const SOCKET_NAME = 'fabric.sock';
-/** What the kernel shows for an id that is not mapped in our user namespace: it equals nobody's. */
-const OVERFLOW_UID = 65534;
 
 export interface FabricPlace {
   readonly socket: string;

@@ -84,7 +84,7 @@ export const MESSAGES = {
     from: 'fabric',
     descriptors: 0,
     fields: { version: 'u16', gid: 'gid', chid: 'u16', incarnation: 'u64', pid: 'u32' },
-    text: "Answer to HELLO: who the partition is from now on. GID and CHID are good for this incarnation of the fabric only. `pid` is the partition's process as the fabric sees it: a peer with the same one is a thread of the same process.",
+    text: "Answer to HELLO: who the partition is from now on. GID and CHID are good for this incarnation of the fabric only. `pid` is the partition's process as the fabric sees it: a peer with the same one is a thread of the same process, unless it is 0: the fabric cannot see processes of another pid namespace.",
   },
   REFUSED: {
     code: 17,
@@ -112,7 +112,7 @@ export const MESSAGES = {
     from: 'fabric',
     descriptors: 3,
     fields: { peer: 'gid', pid: 'u32', uid: 'u32' },
-    text: "A pair: one end of the pair channel (SOCK_SEQPACKET), the read end of the pipe that wakes the receiver of this message, the write end of the pipe that wakes its peer. `pid` and `uid` are the peer's.",
+    text: "A pair: one end of the pair channel (SOCK_SEQPACKET), the read end of the pipe that wakes the receiver of this message, the write end of the pipe that wakes its peer. `pid` and `uid` are the peer's, as the fabric sees them.",
   },
   MATCHED: {
     code: 21,
@@ -160,6 +160,7 @@ export const DECLINES = {
   5: 'too many claims of this partition',
   6: 'the fabric has no descriptors left for a new pair',
   7: 'the socket is connected to itself',
+  8: 'the user of this partition is not known to the fabric',
 } as const;
 export type Decline = keyof typeof DECLINES;
 

@@ -15,7 +15,7 @@ export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): boolean
   const lockFd = takeLock(lockPath(place.socket));
   if (lockFd === null) return false;
   try {
-    const idleMs = Number(env.ISTHMUS_FABRIC_IDLE_MS ?? DEFAULT_IDLE_MS);
+    const idleMs = readIdleMs(env, (text) => process.emitWarning(text, 'IsthmusWarning'));
     const kept = Object.fromEntries(
       KEPT_VARIABLES.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
     );
@@ -33,3 +33,15 @@ export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): boolean
     closeFd(lockFd);
   }
 }
+
+/** A value that makes no sense is passed over, with a warning. */
+export function readIdleMs(env: NodeJS.ProcessEnv, warn: (text: string) => void): number {
+  const text = env.ISTHMUS_FABRIC_IDLE_MS;
+  if (text === undefined || text === '') return DEFAULT_IDLE_MS;
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value > 0 && value <= LONGEST_TIMER_MS) return value;
+  warn(`ISTHMUS_FABRIC_IDLE_MS=${text} is not usable; ${DEFAULT_IDLE_MS} is used`);
+  return DEFAULT_IDLE_MS;
+}
+/** Of Node.js; a longer one ends at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;

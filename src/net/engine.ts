@@ -174,6 +174,8 @@ function reasonOfSystem(error: unknown): Reason {
   switch (error.code) {
     case 'ERR_ISTHMUS_PLATFORM':
       return REASONS.PLATFORM;
+    case 'ERR_ISTHMUS_KERNEL':
+      return REASONS.KERNEL;
     case 'ERR_ISTHMUS_FFI':
       return REASONS.FFI;
     case 'ERR_ISTHMUS_POLL':

@@ -7,7 +7,13 @@ import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { HostDevice, type Introduction } from '../devices/host/index.ts';
 import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
-import { type FabricClient, type FabricListener, FabricUnavailable, joinFabric } from '../fabric/client.ts';
+import {
+  type FabricClient,
+  type FabricListener,
+  FabricUnavailable,
+  isSameProcess,
+  joinFabric,
+} from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
 import type { MessageByName } from '../fabric/protocol.ts';
 import {
@@ -31,6 +37,7 @@ import {
   socketCookie,
   TCP_ESTABLISHED,
   tcpInfo,
+  testCookies,
   testDoorbell,
   unreadBytes,
   yieldCpu,
@@ -111,6 +118,7 @@ export class Partition implements Ground, Client {
   /** Resolves when the system can be called; rejects with OsUnavailableError or SystemError. */
   static async create(policy: Policy, onChange: (mover: Mover) => void): Promise<Partition> {
     openLedger();
+    testCookies();
     await testDoorbell();
     return new Partition(policy, onChange);
   }
@@ -345,7 +353,7 @@ export class Partition implements Ground, Client {
       for (const fd of [channelFd, wakeFd, ringFd]) closeFd(fd);
       return;
     }
-    if (pid === membership.client.identity.pid) membership.threadPeers.add(peer);
+    if (isSameProcess(pid, membership.client.identity.pid)) membership.threadPeers.add(peer);
     try {
       deviceFor(membership, peer).addPair(introduction);
     } catch (error) {
@@ -576,6 +584,8 @@ function reasonOfDecline(reason: number): Reason {
       return REASONS.FABRICBUSY;
     case 7:
       return REASONS.SELF;
+    case 8:
+      return REASONS.UNKNOWNUSER;
     default:
       return REASONS.MISMATCH;
   }

@@ -44,12 +44,13 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
   const count = (name: string, otherwise: number, isGood = (value: number) => value >= 0): number => {
     const text = env[name];
     if (text === undefined || text === '') return otherwise;
-    const value = Number(text);
+    const value = text.trim() === '' ? Number.NaN : Number(text);
     if (Number.isSafeInteger(value) && isGood(value)) return value;
     warn(`${name}=${text} is not usable; ${otherwise} is used`);
     return otherwise;
   };
   const isDmbLength = (value: number) => value >= 16384 && value <= 1 << 20 && Number.isInteger(Math.log2(value));
+  const isTimer = (value: number) => value >= 0 && value < 2 ** 31; // a longer one of Node.js ends at once
   return {
     mode: oneOf('ISTHMUS_POLICY', ['eager', 'lazy', 'off'], DEFAULT_POLICY.mode),
     lazyBytes: count('ISTHMUS_LAZY_BYTES', DEFAULT_POLICY.lazyBytes),
@@ -57,6 +58,6 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
     access: oneOf('ISTHMUS_ACCESS', ['mapped', 'store'], DEFAULT_POLICY.access),
     dmbBytes: count('ISTHMUS_DMB_BYTES', DEFAULT_POLICY.dmbBytes, isDmbLength),
     busyPollUs: count('ISTHMUS_BUSY_POLL_US', DEFAULT_POLICY.busyPollUs),
-    lingerMs: count('ISTHMUS_LINGER_MS', DEFAULT_POLICY.lingerMs),
+    lingerMs: count('ISTHMUS_LINGER_MS', DEFAULT_POLICY.lingerMs, isTimer),
   };
 }

@@ -18,7 +18,7 @@ export class SystemError extends Error {
 
 /** The system cannot be called at all: wrong platform, no FFI, an FFI that does not do what is needed. */
 export class OsUnavailableError extends Error {
-  readonly code: 'ERR_ISTHMUS_PLATFORM' | 'ERR_ISTHMUS_FFI' | 'ERR_ISTHMUS_POLL';
+  readonly code: 'ERR_ISTHMUS_PLATFORM' | 'ERR_ISTHMUS_KERNEL' | 'ERR_ISTHMUS_FFI' | 'ERR_ISTHMUS_POLL';
 
   constructor(code: OsUnavailableError['code'], message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });

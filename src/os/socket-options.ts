@@ -1,6 +1,8 @@
 /** What the kernel says about a socket: names, cookies, state, counters. Numbers are those of Linux on x86-64 and arm64. */
-import { SystemError } from './errors.ts';
+import { closeFd } from './descriptor.ts';
+import { errorCode, OsUnavailableError, SystemError } from './errors.ts';
 import { check, declare } from './ffi.ts';
+import { streamSocketPair } from './packet.ts';
 
 const getsockopt = declare('getsockopt', 'i32', ['i32', 'i32', 'i32', 'ptr', 'ptr']);
 const getsockname = declare('getsockname', 'i32', ['i32', 'ptr', 'ptr']);
@@ -52,6 +54,22 @@ export function socketCookie(fd: number): bigint {
 /** Identifies the network namespace a socket lives in. */
 export function netnsCookie(fd: number): bigint {
   return option(fd, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE(0);
+}
+
+/** Before sockets are announced by their cookies. Throws OsUnavailableError when the kernel does not know them. */
+export function testCookies(): void {
+  const pair = streamSocketPair();
+  try {
+    for (const fd of pair) {
+      netnsCookie(fd);
+      socketCookie(fd);
+    }
+  } catch (error) {
+    if (errorCode(error) !== 'ENOPROTOOPT') throw error;
+    throw new OsUnavailableError('ERR_ISTHMUS_KERNEL', 'Linux 5.14 or later is needed, for SO_NETNS_COOKIE', error);
+  } finally {
+    for (const fd of pair) closeFd(fd);
+  }
 }
 
 export function isTcp(fd: number): boolean {

@@ -18,7 +18,6 @@ const ROWS = {
 
   // Codes of SMC.
   MEM: [SMC_CLC_DECL.MEM, 'there is no memory for a buffer', 'look at the memory limit of the process or its cgroup'],
-  CNFERR: [SMC_CLC_DECL.CNFERR, 'the configuration of SMC is wrong', ''],
   PEERNOSMC: [
     SMC_CLC_DECL.PEERNOSMC,
     'the other end has not announced this connection',
@@ -28,9 +27,8 @@ const ROWS = {
   NOSMCDDEV: [
     SMC_CLC_DECL.NOSMCDDEV,
     'no device and enterprise id fit to what the other end offers',
-    'give both ends a UEID in common',
+    'run the same version of Isthmus at both ends',
   ],
-  NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'the other end cannot do SMC-D version 2', ''],
   NOV2EXT: [SMC_CLC_DECL.NOV2EXT, 'the proposal has no version 2 part', ''],
   NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
   NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
@@ -47,7 +45,6 @@ const ROWS = {
     'the two ends disagree about their link group',
     'it will be made anew with the next connection',
   ],
-  PEERDECL: [SMC_CLC_DECL.PEERDECL, 'the other end declined', 'ask `isthmus ss` there: it knows why'],
   INTERR: [SMC_CLC_DECL.INTERR, 'an internal error', 'please report it'],
 
   // Our own.
@@ -79,6 +76,11 @@ const ROWS = {
   FABRICLOST: [0x4953000a, 'the fabric has gone', 'nothing: it is started anew when it is needed'],
   FABRICBUSY: [0x4953000b, 'the fabric has reached a limit of this user', 'look at `isthmus fabric status`'],
   FABRICSILENT: [0x4953000e, 'the fabric does not answer', 'is it stopped, or is the machine very busy?'],
+  KERNEL: [
+    0x4953000f,
+    'the kernel cannot say which network namespace a socket is in',
+    'Linux 5.14 or later is needed (SO_NETNS_COOKIE)',
+  ],
   NOBYTE: [0x4953000c, 'no byte has passed yet', ''],
   CHECKING: [0x4953000d, 'being looked at', ''],
   NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
@@ -93,6 +95,11 @@ const ROWS = {
   MISMATCH: [0x49530019, 'the fabric found another socket than was announced', ''],
   LINGER: [0x4953001a, 'the socket has SO_LINGER set', ''],
   SELF: [0x4953001b, 'the socket is connected to itself', ''],
+  UNKNOWNUSER: [
+    0x4953001c,
+    'the fabric does not know the user of this program (uid 65534)',
+    'run program and fabric in one user namespace, and the program not as nobody',
+  ],
   PAIRLOST: [0x49530020, 'the other partition has gone', ''],
   TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
   PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],

@@ -3,7 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { test } from 'node:test';
+import { DEFAULT_IDLE_MS } from '../../src/fabric/run.ts';
 import { DEFAULT_POLICY, type Policy } from '../../src/net/policy.ts';
+import { REASONS } from '../../src/smc/reasons.ts';
 import { ROOT } from '../integration/commands.ts';
 
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
@@ -91,13 +93,51 @@ test('docs/settings.md has the defaults of the policy', () => {
   }
 });
 
+test('docs/settings.md has the default of the fabric', () => {
+  assert.equal(settings().get('ISTHMUS_FABRIC_IDLE_MS'), String(DEFAULT_IDLE_MS));
+});
+
+// --- Errors and reasons ---
+
+const sources = () => filesBelow('src', '.ts').filter((file) => !file.includes('.test.') && !file.includes('testing/'));
+
+test('docs/errors.md has every code of an error of ours, and no other', () => {
+  const rows = [...read('docs/errors.md').matchAll(/^\| `(ERR_ISTHMUS_\w+)` \| (.*?) \| (.+?) \| (.+?) \|$/gm)];
+  const named = sources().flatMap((file) => read(file).match(/\bERR_ISTHMUS_[A-Z_]+\b(?!_)/g) ?? []);
+  assert.deepEqual(rows.map(([, code]) => code).sort(), [...new Set(named)].sort());
+});
+
+test('docs/errors.md says whose fault an error is', () => {
+  const rows = [...read('docs/errors.md').matchAll(/^\| `(ERR_ISTHMUS_\w+)` \| (.*?) \|/gm)];
+  const made = sources().flatMap((file) => [
+    ...read(file).matchAll(/\(\s*'(ERR_ISTHMUS_\w+)',\s*'(local|peer|system)'/g),
+  ]);
+  for (const [, code, faults = ''] of rows) {
+    const found = made.filter(([, one]) => one === code).map(([, , fault = '']) => `\`${fault}\``);
+    assert.deepEqual(faults === '-' ? [] : faults.split(', ').sort(), [...new Set(found)].sort(), code);
+  }
+});
+
+test('every reason is used', () => {
+  const code = sources().map(read).join('');
+  const unused = Object.keys(REASONS).filter((name) => !new RegExp(`\\bREASONS\\.${name}\\b`).test(code));
+  assert.deepEqual(unused, []);
+});
+
 test('what the package needs to explain itself is in it', () => {
   const { files, scripts } = JSON.parse(read('package.json')) as {
     files: string[];
     scripts: Record<string, string>;
   };
   const inPackage = (path: string) => files.some((entry) => path === entry || path.startsWith(`${entry}/`));
-  for (const document of ['ARCHITECTURE.md', 'SECURITY.md', 'CHANGELOG.md', 'docs/settings.md', 'examples/pattern.mjs'])
+  for (const document of [
+    'ARCHITECTURE.md',
+    'SECURITY.md',
+    'CHANGELOG.md',
+    'docs/settings.md',
+    'docs/errors.md',
+    'examples/pattern.mjs',
+  ])
     assert.ok(inPackage(document), document);
   for (const document of DOCUMENTS) {
     for (const [, script = ''] of read(document).matchAll(/npm run (\w+)/g))

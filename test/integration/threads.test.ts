@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { eventually } from '../../src/testing/index.ts';
+import { CLI } from './commands.ts';
 import { PRELUDE, Stage } from './two-programs.ts';
 
 let stage: Stage;
@@ -70,4 +74,37 @@ test('threads of one process talk by the loopback device, and a thread can be te
   }
   const [first = 0, second = 0, third = 0] = before;
   assert.ok(third <= second && second <= first + 1, `descriptors after each round: ${before}`);
+});
+
+const SERVER = `${PRELUDE}
+  const server = net.createServer((socket) => socket.pipe(socket).on('error', () => {}));
+  server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+`;
+const CLIENT = `${PRELUDE}
+  const socket = net.connect(+args[0], '127.0.0.1');
+  setInterval(() => socket.write('x'), 10);
+`;
+const UNSHARE = ['--pid', '--fork', '--kill-child'];
+const cannotUnshare = spawnSync('unshare', [...UNSHARE, 'true']).status !== 0 && 'needs unshare --pid';
+
+test('processes of a pid namespace that the fabric does not see are not taken for one', {
+  skip: cannotUnshare,
+}, async () => {
+  const socket = join(stage.directory, 'other.sock');
+  const fabric = spawn('unshare', [...UNSHARE, process.execPath, CLI, 'fabric', '--socket', socket], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(fabric.stdout, 'data');
+    const server = stage.run(SERVER, [], { ISTHMUS_FABRIC: socket });
+    const client = stage.run(CLIENT, [await server.says('port ')], { ISTHMUS_FABRIC: socket });
+    await client.moves();
+    assert.deepEqual(
+      client.connections.map(({ device }) => device),
+      ['host'],
+    );
+  } finally {
+    fabric.kill('SIGKILL');
+    await once(fabric, 'exit');
+  }
 });
