@@ -106,6 +106,7 @@ export class Workplace {
     try {
       const socket = join(this.directory, 'run/fabric.sock');
       for (const { pid } of this.#started) killGroup(pid);
+      for (const pid of this.processes()) killProcess(pid); // of a command that was killed, in groups of their own
       await Promise.all([...this.#started].map(({ finished }) => finished.catch(() => {})));
       await eventually('the fabric has ended', () => !existsSync(socket));
     } finally {
@@ -119,6 +120,14 @@ function killGroup(pid: number): void {
     if (pid > 0) process.kill(-pid, 'SIGKILL');
   } catch {
     // Nobody is left.
+  }
+}
+
+function killProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended.
   }
 }
 
