@@ -395,7 +395,7 @@ test('a program that dies: what it wrote arrives as on TCP, and the other one go
       }
       count(moving);
     }),
-    parameters(18),
+    parameters(12),
   );
 });
 
