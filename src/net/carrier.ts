@@ -77,6 +77,8 @@ export class Carrier {
   #endShown = false;
   #pumping = false;
   #pumpScheduled = false;
+  /** Nothing that the program has put into ticks and microtasks waits any more. */
+  #isTurn = false;
   #closed = false;
   /** What stood in the place of our `_destroy`. */
   readonly #destroyBefore: SocketInternals['_destroy'] | null;
@@ -581,7 +583,12 @@ export class Carrier {
     this.#pumpScheduled = true;
     setImmediate(() => {
       this.#pumpScheduled = false;
-      this.settle();
+      this.#isTurn = true;
+      try {
+        this.settle();
+      } finally {
+        this.#isTurn = false;
+      }
     });
   }
 
@@ -609,6 +616,12 @@ export class Carrier {
   readonly #handOn = (): void => {
     const inbound = this.#connection?.in;
     if (inbound === undefined) return;
+    // We may look between ticks, where the next listener is still to be set. Without one bytes are thrown away, as the program wishes,
+    // but from the event loop only, where TCP would do it.
+    if (!this.#isTurn && this.#onread === null && this.#isThrowingAway) {
+      this.#schedulePump();
+      return;
+    }
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed) {
       const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBytes());
@@ -628,6 +641,10 @@ export class Carrier {
     }
     if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants) this.#showEnd();
   };
+
+  get #isThrowingAway(): boolean {
+    return this.#socket._readableState.flowing === true && this.#socket.listenerCount('data') === 0;
+  }
 
   /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
   #give(chunk: Buffer): boolean {

@@ -172,11 +172,16 @@ export class Polling {
       for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
         if (!pair.hasWork) continue;
         this.#found(pair);
-        process.nextTick(this.#hop);
+        process.nextTick(this.#afterTicks, this.#hop);
         return;
       }
     }
     void RESOLVED.then(this.#hop);
+  };
+
+  /** In a microtask of the program may stand a tick, and in that tick the listener of what comes next. */
+  readonly #afterTicks = (look: () => void): void => {
+    void RESOLVED.then(look);
   };
 
   /** The peer runs on our CPU, if at all: it is its turn. */
@@ -193,7 +198,7 @@ export class Polling {
       found = true;
       this.#found(pair);
     }
-    if (found) process.nextTick(this.#yield);
+    if (found) process.nextTick(this.#afterTicks, this.#yield);
     else void RESOLVED.then(this.#yield);
   };
 
