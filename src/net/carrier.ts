@@ -46,6 +46,8 @@ type Pending = {
   readonly callback: WriteCallback;
 };
 type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
+/** Takes a chunk, or null for the end of the stream; false: no more for now. */
+export type Sink = (chunk: Buffer | null) => boolean;
 
 export class Carrier {
   readonly #socket: InternalSocket;
@@ -85,6 +87,8 @@ export class Carrier {
   #counters: Float64Array = new Float64Array(Object.keys(COUNTER).length);
   /** Nothing is handed on: the caller takes it by `drain`. */
   isHolding = false;
+  /** What takes the bytes in the place of the stream. */
+  #sink: Sink | null = null;
 
   /** The socket must be connected and its handle a TCP one. */
   constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource | null = null) {
@@ -114,6 +118,11 @@ export class Carrier {
 
   get nativeWritten(): number {
     return this.#native.bytesWritten;
+  }
+
+  /** Of the bytes written those that the kernel has not got yet. */
+  get nativeQueued(): number {
+    return this.#handle.writeQueueSize;
   }
 
   get fd(): number {
@@ -257,6 +266,19 @@ export class Carrier {
     this.#socketDestroy(socketError('ECONNRESET', 'read'));
   }
 
+  /**
+   * From now on bytes go to the sink and not to the stream, also when everything else is taken off the socket. In this turn none do:
+   * what the stream holds is read first.
+   */
+  divert(sink: Sink): void {
+    this.#sink = sink;
+    this.isHolding = true;
+    setImmediate(() => {
+      this.isHolding = false;
+      this.settle();
+    });
+  }
+
   /** Takes everything off the socket again. Only while everything is on TCP. */
   release(): void {
     this.#answerNow();
@@ -266,6 +288,8 @@ export class Carrier {
     }
     if (this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
     this.#uninstallOnread();
+    const sink = this.#sink;
+    if (sink !== null) this.#socket.push = sink;
     this.#steer();
     const connection = this.#connection;
     this.#connection = null;
@@ -309,13 +333,18 @@ export class Carrier {
     Reflect.set(this.#socket, kBufferCb, (length: number, buffer: Uint8Array) => {
       const chunk = Buffer.from(buffer.buffer, buffer.byteOffset, length);
       const now = this.#fromTcp(chunk, true);
-      return now === null ? true : original.call(this.#socket, now.length, buffer);
+      if (now === null) return true;
+      if (this.#sink !== null) return this.#sink(Buffer.from(now));
+      return original.call(this.#socket, now.length, buffer);
     });
   }
   #onread: OnreadCallback | null = null;
 
   #uninstallOnread(): void {
-    if (this.#onread !== null) Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, this.#onread);
+    if (this.#onread === null) return;
+    const sink = this.#sink;
+    const toSink: OnreadCallback = (length, buffer) => sink?.(Buffer.from(buffer.subarray(0, length))) ?? true;
+    Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, sink === null ? this.#onread : toSink);
   }
 
   /** A native chunk, or null at the end of TCP. */
@@ -326,7 +355,8 @@ export class Carrier {
       return false;
     }
     const now = this.#fromTcp(chunk, false);
-    return now === null ? true : SOCKET.push.call(this.#socket, now, encoding);
+    if (now === null) return true;
+    return this.#sink === null ? SOCKET.push.call(this.#socket, now, encoding) : this.#sink(now);
   }
 
   /** The part of a native chunk that is to be handed on now. */
@@ -623,7 +653,7 @@ export class Carrier {
       return;
     }
     let left = TURN_BYTES;
-    while (this.#wants && left > 0 && !this.#closed) {
+    while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
       const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBytes());
       if (chunk === null) break;
       left -= chunk.length;
@@ -639,7 +669,7 @@ export class Carrier {
         this.#handle.reading = false;
       }
     }
-    if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants) this.#showEnd();
+    if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants && !this.isHolding) this.#showEnd();
   };
 
   get #isThrowingAway(): boolean {
@@ -648,6 +678,7 @@ export class Carrier {
 
   /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
   #give(chunk: Buffer): boolean {
+    if (this.#sink !== null) return this.#sink(chunk);
     const socket = this.#socket;
     const state = socket._readableState;
     if (
@@ -674,6 +705,10 @@ export class Carrier {
       this.#socketDestroy(error ?? socketError('ECONNRESET', 'read'));
       return;
     }
+    if (this.#sink !== null) {
+      this.#sink(null);
+      return;
+    }
     SOCKET.push.call(this.#socket, null);
     this.#socket.read(0);
   }
@@ -684,6 +719,7 @@ export class Carrier {
   }
 
   #toOnread(chunk: Buffer): boolean {
+    if (this.#sink !== null) return this.#sink(chunk);
     const { kBuffer, kBufferGen } = this.#internals.symbols;
     const buffer = Reflect.get(this.#socket, kBuffer) as Uint8Array;
     buffer.set(chunk);

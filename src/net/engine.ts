@@ -8,7 +8,7 @@ import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { watchEnd } from './carrier.ts';
+import { type Sink, watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
 import { type Internals, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
@@ -148,11 +148,11 @@ export class Engine implements Passing {
 
   // --- Guards ---
 
-  /** TLS is being put on a socket. True when it must go through JavaScript. */
-  #attachTls(socket: Socket): boolean {
+  /** TLS is being put on a socket. What leads its bytes there, when it must go through JavaScript. */
+  #attachTls(socket: Socket): ((sink: Sink) => void) | null {
     const mover = this.moverOf(socket);
-    if (mover === null) return false;
-    return !mover.leave(REASONS.TLS);
+    if (mover === null || mover.leave(REASONS.TLS)) return null;
+    return (sink) => mover.carrier?.divert(sink);
   }
 
   giveAway(socket: Socket): Buffer {
@@ -165,7 +165,8 @@ export class Engine implements Passing {
   }
 
   loadsIsthmus(env: readonly string[]): boolean {
-    return env.some((pair) => pair.startsWith('NODE_OPTIONS=') && pair.includes(this.#registerUrl));
+    const loads = env.some((pair) => pair.startsWith('NODE_OPTIONS=') && pair.includes(this.#registerUrl));
+    return loads && !env.includes('ISTHMUS_POLICY=off');
   }
 }
 

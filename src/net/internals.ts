@@ -45,6 +45,7 @@ export interface TcpHandle {
   readonly fd: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
+  readonly writeQueueSize: number;
   reading: boolean;
   onread: unknown;
   isStreamBase?: boolean;

@@ -10,7 +10,7 @@ import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier } from './carrier.ts';
 import type { Internals } from './internals.ts';
-import { unconsume, whyNot } from './refusals.ts';
+import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
 
@@ -30,7 +30,7 @@ export interface Ground {
   isShown(mover: Mover): boolean;
   endShown(fd: number, reset: boolean): void;
   /** Bytes that another process has read or written on this socket: then counters of the two ends would not agree. */
-  hasForeignOrigin(carrier: Carrier): boolean;
+  hasForeignOrigin(carrier: Carrier, role: Role): boolean;
   /** State, reason or counters have changed. */
   changed(mover: Mover): void;
   ended(mover: Mover): void;
@@ -53,6 +53,8 @@ export type Role = 'client' | 'server';
 
 /** How long a moved connection may outlive its peer's partition before it is reset: TCP tells of a death itself, and sooner. */
 const ORPHAN_MS = 1000;
+const FIRST_LOOK_BELOW_MS = 20;
+const LAST_LOOK_BELOW_MS = 60_000;
 
 export class Mover {
   readonly socket: Socket;
@@ -138,7 +140,19 @@ export class Mover {
       this.#context,
     );
     this.#carrier = carrier;
+    this.#lookBelow(FIRST_LOOK_BELOW_MS);
     if (carrier.nativeRead + carrier.nativeWritten > 0) this.#announce();
+  }
+
+  /** What C++ reads and writes tells nobody: asked for now and then, as long as no byte passes through JavaScript. */
+  #lookBelow(delayMs: number): void {
+    setTimeout(() => {
+      const carrier = this.#carrier;
+      if (carrier === null || carrier.hasPassed || carrier.isClosed) return;
+      const why = carrier.hasForeignBytes ? this.#whyNotNow(carrier) : null;
+      if (why !== null) this.leave(why);
+      else this.#lookBelow(Math.min(2 * delayMs, LAST_LOOK_BELOW_MS));
+    }, delayMs).unref();
   }
 
   /** Called from inside a read or write of the program. */
@@ -150,18 +164,12 @@ export class Mover {
   #announce(): void {
     const carrier = this.#carrier;
     if (carrier === null || this.#state !== 'WATCHING') return;
-    const why = whyNot(this.socket);
+    const why = this.#whyNotNow(carrier);
     if (why !== null) {
       this.stay(why);
       return;
     }
-    // The http server's parser may have taken the handle since.
-    if (!unconsume(this.socket)) {
-      this.stay(REASONS.NATIVE);
-      return;
-    }
-    carrier.rebase();
-    if (this.#ground.hasForeignOrigin(carrier)) {
+    if (this.#ground.hasForeignOrigin(carrier, this.role)) {
       this.stay(REASONS.PASSEDON);
       return;
     }
@@ -213,7 +221,13 @@ export class Mover {
   }
 
   #whyNotNow(carrier: Carrier): Reason | null {
-    return whyNot(this.socket) ?? (carrier.hasForeignBytes ? REASONS.NATIVE : null);
+    const why = whyNot(this.socket);
+    if (why !== null) return why;
+    if (!isConsumed(this.socket)) return carrier.hasForeignBytes ? REASONS.NATIVE : null;
+    // The http server's parser has taken the handle since.
+    if (!unconsume(this.socket)) return REASONS.NATIVE;
+    carrier.rebase();
+    return null;
   }
 
   /** Signalled: the peer has stored something. */

@@ -39,6 +39,7 @@ import {
   tcpInfo,
   testCookies,
   testDoorbell,
+  unacknowledgedBytes,
   unreadBytes,
   yieldCpu,
 } from '../os/index.ts';
@@ -47,7 +48,7 @@ import { LinkGroups } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Carrier } from './carrier.ts';
 import { Matches, withMatch } from './matches.ts';
-import { type Ground, Mover } from './mover.ts';
+import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
 
 const debug = debuglog('isthmus');
@@ -266,14 +267,19 @@ export class Partition implements Ground, Client {
 
   // --- Ground: the socket ---
 
-  hasForeignOrigin({ fd, nativeRead }: Carrier): boolean {
+  hasForeignOrigin({ fd, nativeRead, nativeWritten, nativeQueued }: Carrier, role: Role): boolean {
     try {
-      // A byte may arrive between two questions: only numbers that belong together count.
-      for (let received = tcpInfo(fd).bytesReceived, tries = 0; tries < 1000; tries++) {
+      // A byte may arrive or be acknowledged between two questions: only numbers that belong together count.
+      for (let before = tcpInfo(fd), tries = 0; tries < 1000; tries++) {
         const unread = unreadBytes(fd);
-        const again = tcpInfo(fd).bytesReceived;
-        if (again === received) return received - unread !== nativeRead;
-        received = again;
+        const unacknowledged = unacknowledgedBytes(fd);
+        const after = tcpInfo(fd);
+        if (after.bytesReceived === before.bytesReceived && after.bytesAcked === before.bytesAcked) {
+          // The SYN of a client was acknowledged too.
+          const sent = after.bytesAcked + unacknowledged - (role === 'client' ? 1 : 0);
+          return after.bytesReceived - unread !== nativeRead || sent !== nativeWritten - nativeQueued;
+        }
+        before = after;
       }
     } catch (error) {
       debug('origin: %s', (error as Error).message);

@@ -7,6 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
 import { IsthmusError } from '../ism/index.ts';
+import { givenAway } from './refusals.ts';
 
 export interface Passing {
   /** Brings it back; the bytes that were received and not read. Throws when that cannot be done now. */
@@ -24,6 +25,8 @@ export class PassError extends IsthmusError {
 
 /** Name of the member that a message with unread bytes has; its value is base64. */
 const UNREAD = 'isthmus:unread';
+
+const NOTHING = Buffer.alloc(0);
 
 type Send = (message: unknown, handle?: unknown, ...rest: unknown[]) => boolean;
 interface Sender {
@@ -48,21 +51,24 @@ export function guardPassing(passing: () => Passing | null): void {
     };
   });
   if (typeof process.send === 'function') {
-    guardSend(process as Sender, () => true, passing);
+    // Whether the parent would understand is not known.
+    guardSend(process as Sender, () => false, passing);
     receiveUnread();
   }
 }
 
 function giveStdio(stdio: unknown, passing: Passing | null): void {
-  if (passing === null || !Array.isArray(stdio)) return;
+  if (!Array.isArray(stdio)) return;
   for (const entry of stdio) {
     if (!(entry instanceof Socket)) continue;
-    const unread = passing.giveAway(entry);
-    if (unread.length === 0) continue;
-    entry.unshift(unread);
-    throw new PassError(
-      `${unread.length} bytes of the socket were received through shared memory and not read: a child cannot get them as stdio`,
-    );
+    const unread = passing?.giveAway(entry) ?? NOTHING;
+    if (unread.length > 0) {
+      entry.unshift(unread);
+      throw new PassError(
+        `${unread.length} bytes of the socket were received through shared memory and not read: a child cannot get them as stdio`,
+      );
+    }
+    givenAway.add(entry);
   }
 }
 
@@ -70,16 +76,16 @@ function guardSend(sender: Sender, understands: () => boolean, passing: () => Pa
   const send = sender.send;
   if (typeof send !== 'function') return;
   sender.send = function (message, handle, ...rest) {
-    const guard = handle instanceof Socket ? passing() : null;
-    if (guard === null || !(handle instanceof Socket)) return send.call(this, message, handle, ...rest);
-    const unread = guard.giveAway(handle);
-    if (unread.length === 0) return send.call(this, message, handle, ...rest);
-    if (!understands()) {
+    if (!(handle instanceof Socket)) return send.call(this, message, handle, ...rest);
+    const unread = passing()?.giveAway(handle) ?? NOTHING;
+    if (unread.length > 0 && !understands()) {
       handle.unshift(unread);
       throw new PassError(
-        `${unread.length} bytes of the socket were received through shared memory and not read: the child does not run under isthmus and cannot get them`,
+        `${unread.length} bytes of the socket were received through shared memory and not read: the other process cannot get them, it does not run under isthmus or is the parent`,
       );
     }
+    givenAway.add(handle);
+    if (unread.length === 0) return send.call(this, message, handle, ...rest);
     return send.call(this, { [UNREAD]: unread.toString('base64'), message }, handle, ...rest);
   };
 }

@@ -6,12 +6,16 @@ import { internalsOf } from './internals.ts';
 /** Raw sockets that a TLSSocket was put on; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
 
+/** Sockets that another process was given; it may hold them as long as it wants. Filled by passing.ts. */
+export const givenAway = new WeakSet<Socket>();
+
 /** Why this socket cannot be moved now; null if nothing speaks against it. */
 export function whyNot(socket: Socket): Reason | null {
   const { _handle: handle, encrypted } = internalsOf(socket);
   if (socket.destroyed || handle === null || handle === undefined) return REASONS.ENDED;
   if (encrypted || handle.constructor.name === 'TLSWrap' || underTls.has(socket) || isServedByTls(socket))
     return REASONS.TLS;
+  if (givenAway.has(socket)) return REASONS.GIVENAWAY;
   if (handle.constructor.name !== 'TCP' || socket.connecting) return REASONS.NOTTCP;
   if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
   if (hasHttp2Session(socket)) return REASONS.HTTP2;
@@ -33,13 +37,17 @@ function hasHttp2Session(socket: Socket): boolean {
   });
 }
 
+/** Whether the http server's parser reads it, in C++. */
+export function isConsumed(socket: Socket): boolean {
+  return internalsOf(socket).parser?._consumed === true;
+}
+
 /** Gives the read side back from the http server's parser, which reads in C++. False when it does not let go. */
 export function unconsume(socket: Socket): boolean {
-  const { parser } = internalsOf(socket);
-  if (!parser?._consumed) return true;
+  if (!isConsumed(socket)) return true;
   // The http server un-consumes when somebody listens for 'data'.
   const nobody = () => {};
   socket.on('data', nobody);
   socket.removeListener('data', nobody);
-  return parser._consumed !== true;
+  return !isConsumed(socket);
 }
