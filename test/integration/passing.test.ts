@@ -162,6 +162,7 @@ const AS_STDIO = `
         const child = program === 'cat'
           ? spawn('cat', [], { stdio: [socket, socket, 'inherit'] })
           : spawn(process.execPath, [process.argv[1], 'child'], { stdio: ['ignore', 'inherit', 'inherit', socket] });
+        tell('given');
         socket.destroy();
         server.close();
         process.stdin.destroy();
@@ -310,6 +311,7 @@ for (const policy of POLICIES) {
       if (isMoved) {
         await moved(ends);
         ends.server.tell('go');
+        await ends.server.says('given');
         ends.client.tell('go');
       }
       await assertExact(ends);
@@ -321,6 +323,7 @@ for (const policy of POLICIES) {
       if (isMoved) {
         await moved(ends);
         ends.server.tell('go');
+        await ends.server.says('given');
         ends.client.tell('go');
       }
       assert.equal(await ends.client.says('got '), digest(CLIENT_SEED));

@@ -37,13 +37,12 @@ const POSTGRES = [
   `
   const socket = net.connect(+args[0], '127.0.0.1');
   report(socket, 'socket');
-  told('end', () => { socket.destroy(); process.stdin.destroy(); });
   socket.write(Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]));
   socket.once('data', (chunk) => {
     if (chunk.toString() !== 'S') tell('failed: ' + chunk);
     const secure = tls.connect({ socket, ca: cert, host: 'localhost' });
     report(secure, 'secure');
-    exchange(secure, CLIENT_SEED).then(() => { if (args[1] !== 'hold') secure.end(); });
+    exchange(secure, CLIENT_SEED).then(() => { if (args[1] === 'hold') setInterval(() => secure.write('.'), 10); else secure.end(); });
   });
   `,
 ] as const;
@@ -347,6 +346,15 @@ for (const policy of POLICIES) {
       });
     }
   }
+
+  test(`TLS put on before anything was loaded is known: ${policy}`, { skip }, async () => {
+    const ends = await runEnds(stage, POSTGRES, policy, 'both ends', ['hold']);
+    await assertExact(ends);
+    for (const one of [ends.client, ends.server])
+      await eventually('the reason is known', () => ['TLS', 'NATIVE'].includes(standing(one).join())).catch((error) =>
+        assert.fail(`${error.message}: ${JSON.stringify([standing(one), one.lines, one.stderr, one.child.exitCode])}`),
+      );
+  });
 
   for (const [what, args] of [
     ['', [10, 3000, 0, 'wait']],
