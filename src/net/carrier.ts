@@ -409,8 +409,23 @@ export class Carrier {
       this.#tcpEnded(error);
       return this.#socket;
     }
+    this.#givePendingToTcp();
     SOCKET.destroy.call(this.#socket, error, callback);
     return this.#socket;
+  }
+
+  /** Before a close: the kernel sends what it has taken, and it takes more than a ring. Not when the close will be a reset. */
+  #givePendingToTcp(): void {
+    const { destroyed, resetAndClosing } = this.#socket;
+    const connection = this.#connection;
+    if (this.#pending === null || connection === null || destroyed || this.#closed) return;
+    if (resetAndClosing === true || this.unread > 0 || !connection.peerReads || !connection.out.isMoved) return;
+    connection.out.back();
+    this.#goOn();
+    // What stands in the stream behind it goes too, one write after the other until the kernel takes no more, as it would have on TCP.
+    Object.defineProperty(this.#socket, '_writev', { configurable: true, value: null });
+    this.#answerNow();
+    Reflect.deleteProperty(this.#socket, '_writev');
   }
 
   #socketDestroy(error?: Error): void {

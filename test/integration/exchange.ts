@@ -64,7 +64,6 @@ export const EXCHANGE = `${PRELUDE}
       stream.off('data', take);
       resolve(chunks);
     };
-    if (process.env.VERBOSE) setInterval(() => tell('progress ' + got + ' ' + stream.bytesRead + ' ' + stream.bytesWritten+' '+stream.writableLength), 1000).unref();
     stream.on('data', take).on('close', () => reject(new Error('closed after ' + got)));
   });
   const exchange = async (stream, mine, length = LENGTH) => {
