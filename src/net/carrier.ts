@@ -422,10 +422,6 @@ export class Carrier {
     if (resetAndClosing === true || this.unread > 0 || !connection.peerReads || !connection.out.isMoved) return;
     connection.out.back();
     this.#goOn();
-    // What stands in the stream behind it goes too, one write after the other until the kernel takes no more, as it would have on TCP.
-    Object.defineProperty(this.#socket, '_writev', { configurable: true, value: null });
-    this.#answerNow();
-    Reflect.deleteProperty(this.#socket, '_writev');
   }
 
   #socketDestroy(error?: Error): void {
