@@ -64,11 +64,13 @@ export class SignalWriter {
   signal(index: number, generation: number): boolean {
     const entry = index | (generation << 16);
     // It stands in the ring and was not taken: the reader will look at the DMB after this moment.
-    if (this.#entry[index] === entry && this.#isWaiting(index)) {
+    let waiting = this.#waiting();
+    if (this.#entry[index] === entry && this.#isAmong(waiting, index)) {
       fence(); // pairs with the reader's, before it looks at the DMB
-      if (this.#isWaiting(index)) return false;
+      waiting = this.#waiting();
+      if (this.#isAmong(waiting, index)) return false;
     }
-    if (this.#waiting() === this.#capacity) throw violation('full');
+    if (waiting === this.#capacity) throw violation('full');
     this.#store(4 * (FIRST_ENTRY + (this.#produced % this.#capacity)), entry);
     this.#store(4 * (LAST_ENTRIES + (this.#produced % LAST_COUNT)), entry);
     this.#produced++;
@@ -86,8 +88,9 @@ export class SignalWriter {
     return waiting;
   }
 
-  #isWaiting(index: number): boolean {
-    return (this.#position[index] ?? 0) > this.#produced - this.#waiting();
+  /** Whether the last entry of a DMB is one of the newest so many. */
+  #isAmong(newest: number, index: number): boolean {
+    return (this.#position[index] ?? 0) > this.#produced - newest;
   }
 
   /** True once per sleep of the peer. Pairs with `SignalReader.sleep`: the mark is read after our last store. */

@@ -142,11 +142,10 @@ export class Polling {
     for (const pair of this.#active) {
       const watch = this.#watches.get(pair);
       if (watch === undefined) continue;
-      this.counters.looks++;
-      const found = pair.look() > 0;
+      this.#lookAt(pair, watch);
       const manner = this.#manner(now, pair);
       if (manner === 'spin') spins = true;
-      if (found || watch.found) {
+      if (watch.found) {
         watch.found = false;
         watch.lastFound = now;
         watch.budgetMs = this.#maxBudgetMs;
@@ -171,7 +170,7 @@ export class Polling {
     for (const pair of this.#active) {
       for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
         if (!pair.hasWork) continue;
-        this.#found(pair);
+        this.#lookAt(pair);
         process.nextTick(this.#afterTicks, this.#hop);
         return;
       }
@@ -196,18 +195,17 @@ export class Polling {
     for (const pair of this.#active) {
       if (!pair.hasWork) continue;
       found = true;
-      this.#found(pair);
+      this.#lookAt(pair);
     }
     if (found) process.nextTick(this.#afterTicks, this.#yield);
     else void RESOLVED.then(this.#yield);
   };
 
-  #found(pair: PolledPair): void {
+  #lookAt(pair: PolledPair, watch = this.#watches.get(pair)): void {
     this.counters.looks++;
+    if (pair.look() === 0) return;
     this.counters.found++;
-    const watch = this.#watches.get(pair);
     if (watch !== undefined) watch.found = true;
-    pair.look();
   }
 
   /** Tells peers where we run, when that has changed. */
