@@ -417,10 +417,10 @@ export class Carrier {
   /** Before a close: the kernel sends what it has taken, and it takes more than a ring. Not when the close will be a reset. */
   #givePendingToTcp(): void {
     const { destroyed, resetAndClosing } = this.#socket;
-    const connection = this.#connection;
-    if (this.#pending === null || connection === null || destroyed || this.#closed) return;
-    if (resetAndClosing === true || this.unread > 0 || !connection.peerReads || !connection.out.isMoved) return;
-    connection.out.back();
+    const out = this.#connection?.out;
+    if (this.#pending === null || !out?.isMoved || !this.#peerReads || destroyed || this.#closed) return;
+    if (resetAndClosing === true || this.unread > 0) return;
+    out.back();
     this.#goOn();
   }
 
@@ -659,7 +659,7 @@ export class Carrier {
     if (inbound === undefined) return;
     // We may look between ticks, where the next listener is still to be set. Without one bytes are thrown away, as the program wishes,
     // but from the event loop only, where TCP would do it.
-    if (!this.#isTurn && this.#onread === null && this.#isThrowingAway) {
+    if (!this.#isTurn && this.#isThrowingAway) {
       this.#schedulePump();
       return;
     }
@@ -674,7 +674,7 @@ export class Carrier {
         this.#socketDestroy();
         return;
       }
-      const wantsMore = this.#onread === null ? this.#give(chunk) : this.#toOnread(chunk);
+      const wantsMore = this.#give(chunk);
       if (!wantsMore && !this.#closed) {
         this.#wants = false;
         this.#handle.reading = false;
@@ -684,12 +684,17 @@ export class Carrier {
   };
 
   get #isThrowingAway(): boolean {
+    if (this.#sink !== null || this.#onread !== null) return false;
     return this.#socket._readableState.flowing === true && this.#socket.listenerCount('data') === 0;
   }
 
-  /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
   #give(chunk: Buffer): boolean {
     if (this.#sink !== null) return this.#sink(chunk);
+    return this.#onread === null ? this.#toStream(chunk) : this.#toOnread(chunk);
+  }
+
+  /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
+  #toStream(chunk: Buffer): boolean {
     const socket = this.#socket;
     const state = socket._readableState;
     if (
@@ -730,7 +735,6 @@ export class Carrier {
   }
 
   #toOnread(chunk: Buffer): boolean {
-    if (this.#sink !== null) return this.#sink(chunk);
     const { kBuffer, kBufferGen } = this.#internals.symbols;
     const buffer = Reflect.get(this.#socket, kBuffer) as Uint8Array;
     buffer.set(chunk);
