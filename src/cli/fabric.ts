@@ -2,6 +2,7 @@
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
+import { TIMER_LIMIT_MS } from '../fabric/settings.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -42,7 +43,7 @@ export const fabric: Command = {
     if (verb === 'status') return status(values.json ?? false);
     if (verb !== undefined) return fail(`there is no 'isthmus fabric ${verb}'\n${HELP}`, EXIT_USAGE);
     const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
-    if (idleMs !== null && !(idleMs > 0 && idleMs < 2 ** 31))
+    if (idleMs !== null && !(idleMs > 0 && idleMs < TIMER_LIMIT_MS))
       return fail('--idle takes a number of seconds, above 0, up to 2147483', EXIT_USAGE);
     return foreground(values.socket, idleMs);
   },

@@ -6,16 +6,13 @@ import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
-import { DEFAULT_POLICY } from '../net/policy.ts';
+import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES } from '../net/policy.ts';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
 export const REGISTER = new URL('../register.js', import.meta.url).href;
 /** How it stands in NODE_OPTIONS. */
 export const REGISTER_OPTION = `--import=${REGISTER}`;
-
-const POLICIES = ['eager', 'lazy', 'off'];
-const ACCESSES = ['mapped', 'store'];
 
 const HELP = `Usage: isthmus run [options] COMMAND [ARGUMENT ...]
 
@@ -62,10 +59,10 @@ export const run: Command = {
       return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
     }
     for (const [name, value, choices] of [
-      ['policy', values.policy, POLICIES],
-      ['access', values.access, ACCESSES],
+      ['policy', values.policy, POLICY_MODES],
+      ['access', values.access, ACCESS_MODES],
     ] as const) {
-      if (value !== undefined && !choices.includes(value))
+      if (value !== undefined && !(choices as readonly string[]).includes(value))
         return fail(`--${name} takes one of ${choices.join(', ')}\n${HELP}`, EXIT_USAGE);
     }
     const [file] = command;
@@ -73,7 +70,7 @@ export const run: Command = {
     const env = environment(values);
     if (values.verbose) {
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
-      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY || 'lazy'})\n`);
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY || DEFAULT_POLICY.mode})\n`);
     }
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },

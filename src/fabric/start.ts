@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { closeFd, takeLock } from '../os/index.ts';
 import { type FabricPlace, makeDirectory } from './locate.ts';
 import { DEFAULT_IDLE_MS, lockPath } from './run.ts';
+import { readCount, TIMER_LIMIT_MS } from './settings.ts';
 
 const FABRIC_FILE = fileURLToPath(new URL('../../isthmus-fabric.js', import.meta.url));
 /** Of the program's environment the fabric gets nothing else; NODE_OPTIONS above all: it must not load itself. */
@@ -34,14 +35,7 @@ export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): boolean
   }
 }
 
-/** A value that makes no sense is passed over, with a warning. */
 export function readIdleMs(env: NodeJS.ProcessEnv, warn: (text: string) => void): number {
-  const text = env.ISTHMUS_FABRIC_IDLE_MS;
-  if (text === undefined || text === '') return DEFAULT_IDLE_MS;
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value > 0 && value <= LONGEST_TIMER_MS) return value;
-  warn(`ISTHMUS_FABRIC_IDLE_MS=${text} is not usable; ${DEFAULT_IDLE_MS} is used`);
-  return DEFAULT_IDLE_MS;
+  const isTimer = (value: number) => value > 0 && value < TIMER_LIMIT_MS;
+  return readCount(env, 'ISTHMUS_FABRIC_IDLE_MS', DEFAULT_IDLE_MS, isTimer, warn);
 }
-/** Of Node.js; a longer one ends at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;

@@ -1,6 +1,10 @@
 /** When connections move: what the environment says, with its defaults. */
+import { readCount, TIMER_LIMIT_MS } from '../fabric/settings.ts';
 
-export type PolicyMode = 'eager' | 'lazy' | 'off';
+export const POLICY_MODES = ['eager', 'lazy', 'off'] as const;
+export type PolicyMode = (typeof POLICY_MODES)[number];
+export const ACCESS_MODES = ['mapped', 'store'] as const;
+export type AccessMode = (typeof ACCESS_MODES)[number];
 
 export interface Policy {
   /**
@@ -13,7 +17,7 @@ export interface Policy {
   /** lazy: age of a connection on which a byte has passed. */
   readonly lazyMs: number;
   /** What peers are given of our memory. */
-  readonly access: 'mapped' | 'store';
+  readonly access: AccessMode;
   /** Length of a DMB: 16 KiB to 1 MiB, a power of two. */
   readonly dmbBytes: number;
   /** Longest time to look for nothing before sleeping; 0 = never spin. */
@@ -41,21 +45,15 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
     warn(`${name}=${value} is none of ${values.join(', ')}; ${otherwise} is used`);
     return otherwise;
   };
-  const count = (name: string, otherwise: number, isGood = (value: number) => value >= 0): number => {
-    const text = env[name];
-    if (text === undefined || text === '') return otherwise;
-    const value = text.trim() === '' ? Number.NaN : Number(text);
-    if (Number.isSafeInteger(value) && isGood(value)) return value;
-    warn(`${name}=${text} is not usable; ${otherwise} is used`);
-    return otherwise;
-  };
+  const count = (name: string, otherwise: number, isGood = (value: number) => value >= 0): number =>
+    readCount(env, name, otherwise, isGood, warn);
   const isDmbLength = (value: number) => value >= 16384 && value <= 1 << 20 && Number.isInteger(Math.log2(value));
-  const isTimer = (value: number) => value >= 0 && value < 2 ** 31; // a longer one of Node.js ends at once
+  const isTimer = (value: number) => value >= 0 && value < TIMER_LIMIT_MS;
   return {
-    mode: oneOf('ISTHMUS_POLICY', ['eager', 'lazy', 'off'], DEFAULT_POLICY.mode),
+    mode: oneOf('ISTHMUS_POLICY', POLICY_MODES, DEFAULT_POLICY.mode),
     lazyBytes: count('ISTHMUS_LAZY_BYTES', DEFAULT_POLICY.lazyBytes),
     lazyMs: count('ISTHMUS_LAZY_MS', DEFAULT_POLICY.lazyMs),
-    access: oneOf('ISTHMUS_ACCESS', ['mapped', 'store'], DEFAULT_POLICY.access),
+    access: oneOf('ISTHMUS_ACCESS', ACCESS_MODES, DEFAULT_POLICY.access),
     dmbBytes: count('ISTHMUS_DMB_BYTES', DEFAULT_POLICY.dmbBytes, isDmbLength),
     busyPollUs: count('ISTHMUS_BUSY_POLL_US', DEFAULT_POLICY.busyPollUs),
     lingerMs: count('ISTHMUS_LINGER_MS', DEFAULT_POLICY.lingerMs, isTimer),
