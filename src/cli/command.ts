@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+
 export interface Command {
   /** One line for the overview. */
   readonly summary: string;
@@ -6,6 +8,12 @@ export interface Command {
   own?(args: readonly string[]): readonly string[];
   /** Resolves to the exit code. */
   main(args: readonly string[]): Promise<number>;
+}
+
+/** Of this package. */
+export function version(): string {
+  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
 }
 
 export const EXIT_OK = 0;

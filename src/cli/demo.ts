@@ -1,11 +1,11 @@
 /** `isthmus demo`: programs that know nothing of Isthmus, first as they are, then with their connections in shared memory. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { availableParallelism, constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { ConnectionInfo } from '../net/info.ts';
 import { readPolicy } from '../net/policy.ts';
 import type { Reason } from '../smc/reasons.ts';
-import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable, version } from './command.ts';
 import {
   type EchoResult,
   type Exchange,
@@ -148,11 +148,8 @@ async function half(programs: Programs, way: Way, seconds: number, say: (text: s
 }
 
 function machine(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
   const cpus = availableParallelism();
-  return `Isthmus ${version}, Node.js ${process.version}, ${process.platform} ${process.arch}, ${cpus} CPU${cpus === 1 ? '' : 's'}`;
+  return `Isthmus ${version()}, Node.js ${process.version}, ${process.platform} ${process.arch}, ${cpus} CPU${cpus === 1 ? '' : 's'}`;
 }
 
 function indent(text: string): string {

@@ -2,8 +2,7 @@
  * `isthmus`: one command with subcommands. Exit codes: 0 done; 1 failed, the reason stands on stderr; 2 called wrongly.
  * `run` ends as its command does.
  */
-import { readFileSync } from 'node:fs';
-import type { Command } from './command.ts';
+import { type Command, version } from './command.ts';
 
 /** Loaded when called. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -18,10 +17,7 @@ const [name, ...args] = process.argv.slice(2);
 if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
   process.stdout.write(await overview());
 } else if (name === '--version' || name === '-V') {
-  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  process.stdout.write(`${version}\n`);
+  process.stdout.write(`${version()}\n`);
 } else {
   const load = COMMANDS[name];
   if (load === undefined) {
