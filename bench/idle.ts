@@ -1,7 +1,7 @@
 /** What does a moved connection cost while nothing is said? Two programs with one open connection, beside two on TCP. */
 import { fabricProcess } from './fabric.ts';
 import { type Effort, effortOf } from './process-facts.ts';
-import { Ends, Program } from './program.ts';
+import { Ends } from './program.ts';
 import { sleep } from './programs/control.ts';
 import type { Finding, Inquiry } from './question.ts';
 import { environmentOf, MAPPED, TCP, type Transport } from './transports.ts';
@@ -34,11 +34,7 @@ export const idle: Inquiry = {
 };
 
 async function openOne(transport: Transport, folder: string): Promise<Ends> {
-  const env = environmentOf(transport, folder);
-  const ends = new Ends(
-    new Program({ role: 'server', cpu: null, env }),
-    new Program({ role: 'client', cpu: null, env }),
-  );
+  const ends = Ends.start({ cpus: null, env: environmentOf(transport, folder) });
   try {
     const to = await ends.server.listen({ kind: 'echo', messageBytes: MESSAGE_BYTES, path: null });
     await ends.client.openMany({ to, count: 1, messageBytes: MESSAGE_BYTES, expects: transport.expects });

@@ -1,6 +1,7 @@
 /** What the figures were taken on. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import { timesOf } from './process-facts.ts';
 
 export interface Machine {
   readonly cpu: string;
@@ -57,9 +58,7 @@ function cpuTimes(): { readonly all: number; readonly steal: number; readonly ot
 
 /** Of this process and of its children that have ended. */
 function ownTicks(): number {
-  const stat = read('/proc/self/stat');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+  return timesOf(read('/proc/self/stat')).reduce((sum, ticks) => sum + ticks, 0);
 }
 
 function read(file: string): string {

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { fabricProcess } from './fabric.ts';
 import { descriptorsOf, moreDescriptors, mostConnections, pssKiB } from './process-facts.ts';
-import { Ends, Program } from './program.ts';
+import { Ends } from './program.ts';
 import { sleep } from './programs/control.ts';
 import type { Finding, Inquiry } from './question.ts';
 import { environmentOf, MAPPED, TCP, type Transport } from './transports.ts';
@@ -98,11 +98,7 @@ class Side {
   constructor(transport: Transport, folder: string) {
     this.#transport = transport;
     const env = environmentOf(transport, folder, { ISTHMUS_LINGER_MS: String(LINGER_MS) });
-    const nodeOptions = ['--expose-gc'];
-    this.#ends = new Ends(
-      new Program({ role: 'server', cpu: null, env, nodeOptions }),
-      new Program({ role: 'client', cpu: null, env, nodeOptions }),
-    );
+    this.#ends = Ends.start({ cpus: null, env, nodeOptions: ['--expose-gc'] });
   }
 
   async open(count: number): Promise<void> {

@@ -33,11 +33,16 @@ export function effortOf(pid: number): Effort {
   };
 }
 
-/** utime + stime. */
-function ticksOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+/** utime, stime, and both of children that have ended and were waited for: fields 14 to 17 of /proc/PID/stat, in ticks. */
+export function timesOf(stat: string): readonly [utime: number, stime: number, cutime: number, cstime: number] {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return Number(fields[11]) + Number(fields[12]);
+  const [utime = 0, stime = 0, cutime = 0, cstime = 0] = fields.slice(11, 15).map(Number);
+  return [utime, stime, cutime, cstime];
+}
+
+function ticksOf(pid: number): number {
+  const [utime, stime] = timesOf(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  return utime + stime;
 }
 
 /** Proportional set size: a page that two processes map counts half in each. */

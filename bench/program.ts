@@ -117,6 +117,13 @@ function remote<Commands>(program: Program): Remote<Commands> {
   });
 }
 
+export interface EndsOptions {
+  /** Null = not pinned. */
+  readonly cpus: { readonly server: number; readonly client: number } | null;
+  readonly env: NodeJS.ProcessEnv;
+  readonly nodeOptions?: readonly string[];
+}
+
 /** The two ends of what is measured: two programs, or one. */
 export class Ends {
   readonly server: Remote<ServerCommands>;
@@ -131,6 +138,14 @@ export class Ends {
 
   get isOneProcess(): boolean {
     return this.programs.length === 1;
+  }
+
+  /** Two programs. */
+  static start({ cpus, ...options }: EndsOptions): Ends {
+    return new Ends(
+      new Program({ role: 'server', cpu: cpus?.server ?? null, ...options }),
+      new Program({ role: 'client', cpu: cpus?.client ?? null, ...options }),
+    );
   }
 
   get failure(): string | null {

@@ -4,7 +4,7 @@
  * much two equal pairs differ.
  */
 import { type Placement, steadiest } from './placement.ts';
-import { Ends, Program } from './program.ts';
+import { Ends } from './program.ts';
 import type { Address } from './programs/control.ts';
 import type { Context, Finding, Inquiry } from './question.ts';
 import { median, quantile, shuffled } from './statistics.ts';
@@ -47,10 +47,7 @@ async function perform({ folder }: Context, { cpus }: Placement, times: Record<N
     for (const name of shuffled(NAMES)) {
       const env =
         name === 'with' ? environmentOf(MAPPED, folder, { ISTHMUS_POLICY: 'lazy' }) : environmentOf(TCP, folder);
-      const ends = new Ends(
-        new Program({ role: 'server', cpu: cpus?.server ?? null, env }),
-        new Program({ role: 'client', cpu: cpus?.client ?? null, env }),
-      );
+      const ends = Ends.start({ cpus, env });
       const to = await ends.server.listen({ kind: 'echo', messageBytes: MESSAGE_BYTES, path: null });
       cast.push({ name, ends, to });
     }

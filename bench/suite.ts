@@ -8,7 +8,7 @@ import { http } from './http.ts';
 import { idle } from './idle.ts';
 import { lookAtMachine } from './machine.ts';
 import { memory } from './memory.ts';
-import { findPlacements, type Placement, type PlacementName } from './placement.ts';
+import { findPlacements, type Placement, type PlacementName, steadiest } from './placement.ts';
 import { Ends, Program } from './program.ts';
 import type { Comparison, Context, Inquiry, Step } from './question.ts';
 import { type Answer, type ComparisonRow, column, type Report } from './report.ts';
@@ -115,7 +115,7 @@ function chosenPlacements({ placements }: Context, { placements: wanted, isQuick
   const { possible } = placements;
   if (wanted !== null) return possible.filter(({ name }) => wanted.includes(name));
   if (!isQuick) return [...possible];
-  return [possible.find(({ name }) => name === 'two') ?? (possible.find(({ name }) => name === 'any') as Placement)];
+  return [steadiest(placements)];
 }
 
 /** One place, with all its transports. */
@@ -181,10 +181,7 @@ class Stage {
       const both = new Program({ role: 'both', cpu: null, env });
       return new Ends(both, both);
     }
-    return new Ends(
-      new Program({ role: 'server', cpu: cpus?.server ?? null, env }),
-      new Program({ role: 'client', cpu: cpus?.client ?? null, env }),
-    );
+    return Ends.start({ cpus, env });
   }
 
   /** What hangs does not end by itself. */
