@@ -80,6 +80,10 @@ interface Membership {
   readonly threadPeers: Set<Gid>;
 }
 
+function devicesOf({ host, threads }: Membership): readonly HostDevice[] {
+  return [host, threads];
+}
+
 function deviceFor({ host, threads, threadPeers }: Membership, peer: Gid): HostDevice {
   return threadPeers.has(peer) ? threads : host;
 }
@@ -214,11 +218,12 @@ export class Partition implements Ground, Client {
       const { access, busyPollUs } = this.#policy;
       const host = new HostDevice({ gid, chid, access, busyPollUs });
       const threads = new HostDevice({ name: 'loopback', gid, chid: CHID_LOOPBACK, access, busyPollUs });
-      for (const device of [host, threads]) {
+      const membership = { client, host, threads, threadPeers: new Set<Gid>() };
+      for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
         this.#registry.addDevice(device);
       }
-      this.#membership = { client, host, threads, threadPeers: new Set() };
+      this.#membership = membership;
       this.#rejoinMs = FIRST_REJOIN_MS;
       for (const claim of [...this.#claims.values()]) if (!claim.told) this.#tell(claim);
       this.#lingerIfUnused();
@@ -392,7 +397,7 @@ export class Partition implements Ground, Client {
     debug('the fabric is lost: %s', cause);
     const membership = this.#membership;
     this.#membership = null;
-    if (membership !== null) for (const device of [membership.host, membership.threads]) this.#retire(device);
+    if (membership !== null) for (const device of devicesOf(membership)) this.#retire(device);
     const waiting = [...this.#claims.values()];
     for (const claim of waiting) {
       claim.told = false;
@@ -524,7 +529,7 @@ export class Partition implements Ground, Client {
     if (event.type !== 'peer-gone') return;
     this.#groups.terminate(device, event.gid);
     const membership = this.#membership;
-    if (device === membership?.host || device === membership?.threads)
+    if (membership !== null && devicesOf(membership).some((one) => one === device))
       this.#say({ type: 'PAIR_GONE', peer: event.gid });
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
@@ -550,14 +555,14 @@ export class Partition implements Ground, Client {
     for (const device of this.#oldDevices) this.#closeIfUnused(device);
     const membership = this.#membership;
     if (membership === null) return;
-    const { client, host, threads } = membership;
-    for (const device of [host, threads]) {
+    const devices = devicesOf(membership);
+    for (const device of devices) {
       for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }
-    if (this.#claims.size > 0 || host.peers.length + threads.peers.length > 0) return;
-    client.close();
+    if (this.#claims.size > 0 || devices.some(({ peers }) => peers.length > 0)) return;
+    membership.client.close();
     this.#membership = null;
-    for (const device of [host, threads]) void this.#registry.removeDevice(device);
+    for (const device of devices) void this.#registry.removeDevice(device);
   }
 }
 
