@@ -7,7 +7,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type FabricClient, type FabricListener, joinFabric } from '../../src/fabric/client.ts';
+import { type FabricClient, joinFabric } from '../../src/fabric/client.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import {
   acceptPackets,
@@ -26,6 +26,7 @@ import {
   testDoorbell,
 } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
+import { Recorder } from '../integration/recorder.ts';
 import { PRELUDE, type Program, Stage } from '../integration/two-programs.ts';
 import { linger } from './linger.ts';
 
@@ -90,10 +91,8 @@ async function othersMove(): Promise<void> {
 }
 
 /** A partition that speaks the protocol, and says what it likes. */
-class Attacker implements FabricListener {
+class Attacker extends Recorder {
   client!: FabricClient;
-  readonly heard: Partial<FabricMessage>[] = [];
-  lostBecause: string | null = null;
 
   static async join(): Promise<Attacker> {
     const attacker = new Attacker();
@@ -102,30 +101,14 @@ class Attacker implements FabricListener {
     return attacker;
   }
 
-  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
-    this.heard.push(message);
+  override introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
+    this.messages.push(message);
     for (const fd of fds) closeFd(fd);
-  }
-  show(claim: number): void {
-    this.heard.push({ type: 'SHOW', claim });
-  }
-  released(claim: number): void {
-    this.heard.push({ type: 'RELEASED', claim });
-  }
-  matched(message: MessageByName<'MATCHED'>): void {
-    this.heard.push(message);
-  }
-  declined(claim: number, reason: number): void {
-    this.heard.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
-  }
-  silent(): void {}
-  lost(cause: string): void {
-    this.lostBecause = cause;
   }
 
   async hears(expected: Partial<FabricMessage>): Promise<void> {
-    await eventually(`${JSON.stringify(expected)} in ${JSON.stringify(this.heard, bigintAsText)}`, () =>
-      this.heard.some((one) => Object.entries(expected).every(([key, value]) => Reflect.get(one, key) === value)),
+    await eventually(`${JSON.stringify(expected)} in ${JSON.stringify(this.messages, bigintAsText)}`, () =>
+      this.messages.some((one) => Object.entries(expected).every(([key, value]) => Reflect.get(one, key) === value)),
     );
   }
 
@@ -179,7 +162,7 @@ test('a socket that lingers is closed aside: nobody waits for it', async () => {
   one.destroy(); // the fabric has the last descriptor
   honest.shows(1, fdOf(other));
   await othersMove();
-  assert.ok(!liar.heard.some(({ type }) => type === 'DECLINED'), 'the close was still under way');
+  assert.ok(!liar.has('DECLINED'), 'the close was still under way');
   other.destroy();
   await liar.hears({ type: 'DECLINED', claim: 1, reason: 3 });
   await honest.hears({ type: 'RELEASED', claim: 1 });
@@ -202,7 +185,7 @@ test('what is no socket of that connection is declined, and the other end waits 
     honest.shows(1, fdOf(other));
     await liar.hears({ type: 'DECLINED', claim, reason: 2 });
     await honest.hears({ type: 'RELEASED', claim: 1 });
-    honest.heard.length = 0;
+    honest.messages.length = 0;
   }
   for (const fd of [pipe.readFd, pipe.writeFd, ...pair, device]) closeFd(fd);
   // With the truth it comes to its match.
@@ -283,12 +266,12 @@ test('a flood of announcements is answered with its limit, and is over when it i
     await eventually('a fabric', () => existsSync(socketPath()));
     const [one] = await tcpPair();
     const attacker = await Attacker.join();
-    for (let claim = 1; !attacker.heard.some(({ type }) => type === 'DECLINED'); claim++) {
+    for (let claim = 1; !attacker.has('DECLINED'); claim++) {
       assert.ok(claim < 100_000, 'there is a limit');
       attacker.announce(claim, one, { socketCookie: BigInt(claim) });
       await new Promise((resolve) => setImmediate(resolve));
     }
-    assert.deepEqual(new Set(attacker.heard.map((one) => ('reason' in one ? one.reason : one.type))), new Set([4]));
+    assert.deepEqual(new Set(attacker.messages.map((one) => ('reason' in one ? one.reason : one.type))), new Set([4]));
     assert.equal(attacker.lostBecause, null);
     attacker.client.close();
     // The limit is the user's: its other programs have to wait a moment, too.
@@ -347,7 +330,7 @@ test('a claim of a connection that has gone does not match the next one of the s
   honest.shows(1, fdOf(nextOther));
   await liar.hears({ type: 'DECLINED', claim: 1, reason: 2 });
   await honest.hears({ type: 'RELEASED', claim: 1 });
-  assert.ok(![...liar.heard, ...honest.heard].some(({ type }) => type === 'MATCHED' || type === 'INTRODUCE'));
+  assert.ok(![...liar.messages, ...honest.messages].some(({ type }) => type === 'MATCHED' || type === 'INTRODUCE'));
   listener.close();
   await othersMove();
 });
@@ -363,7 +346,7 @@ test('a socket that two partitions announce is refused to both; who holds the ot
   ]);
   honest.announce(3, other);
   await othersMove();
-  assert.deepEqual(honest.heard, []);
+  assert.deepEqual(honest.messages, []);
 });
 
 test('who announces a connection of others under a cookie of its own does not keep them apart', async () => {
@@ -378,11 +361,11 @@ test('who announces a connection of others under a cookie of its own does not ke
   second.shows(1, fdOf(other));
   await liar.hears({ type: 'DECLINED', claim: 1, reason: 2 });
   await first.hears({ type: 'SHOW', claim: 1 });
-  await eventually('asked again', () => second.heard.filter(({ type }) => type === 'SHOW').length === 2);
+  await eventually('asked again', () => second.messages.filter(({ type }) => type === 'SHOW').length === 2);
   first.shows(1, fdOf(one));
   second.shows(1, fdOf(other));
   await Promise.all([first.hears({ type: 'MATCHED' }), second.hears({ type: 'MATCHED' })]);
-  assert.ok(!liar.heard.some(({ type }) => type === 'INTRODUCE'));
+  assert.ok(!liar.has('INTRODUCE'));
   await othersMove();
 });
 

@@ -62,7 +62,7 @@ export class Workplace {
   start(file: string, args: readonly string[], options: SpawnOptions = {}, limitMs = LIMIT_MS): Started {
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], env: this.env, ...options, detached: true });
     const pid = child.pid ?? 0;
-    const limit = setTimeout(() => killGroup(pid), limitMs);
+    const limit = setTimeout(() => kill(-pid), limitMs);
     const started: Started = {
       child,
       pid,
@@ -105,8 +105,8 @@ export class Workplace {
   async close(): Promise<void> {
     try {
       const socket = join(this.directory, 'run/fabric.sock');
-      for (const { pid } of this.#started) killGroup(pid);
-      for (const pid of this.processes()) killProcess(pid); // of a command that was killed, in groups of their own
+      for (const { pid } of this.#started) kill(-pid);
+      for (const pid of this.processes()) kill(pid); // of a command that was killed, in groups of their own
       await Promise.all([...this.#started].map(({ finished }) => finished.catch(() => {})));
       await eventually('the fabric has ended', () => !existsSync(socket));
     } finally {
@@ -115,19 +115,12 @@ export class Workplace {
   }
 }
 
-function killGroup(pid: number): void {
+/** @param pid minus the id of a group: all of it */
+function kill(pid: number): void {
   try {
-    if (pid > 0) process.kill(-pid, 'SIGKILL');
+    if (pid !== 0) process.kill(pid, 'SIGKILL');
   } catch {
     // Nobody is left.
-  }
-}
-
-function killProcess(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // It has ended.
   }
 }
 

@@ -17,14 +17,8 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import {
-  type FabricClient,
-  type FabricListener,
-  FabricUnavailable,
-  findFabric,
-  joinFabric,
-} from '../../src/fabric/client.ts';
-import { encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
+import { type FabricClient, FabricUnavailable, findFabric, joinFabric } from '../../src/fabric/client.ts';
+import { encodeMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import { runFabric } from '../../src/fabric/run.ts';
 import { askStatus } from '../../src/fabric/status.ts';
 import {
@@ -40,6 +34,7 @@ import {
   testDoorbell,
 } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
+import { Recorder } from './recorder.ts';
 
 let directory: string;
 let env: NodeJS.ProcessEnv;
@@ -59,35 +54,6 @@ afterEach(async () => {
   await eventually('the fabric has ended by itself', () => !existsSync(join(directory, 'fabric.sock')));
   rmSync(directory, { recursive: true });
 });
-
-class Recorder implements FabricListener {
-  readonly messages: Partial<FabricMessage>[] = [];
-  readonly fds: number[] = [];
-  lostBecause: string | null = null;
-  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
-    this.messages.push(message);
-    this.fds.push(...fds);
-  }
-  show(claim: number): void {
-    this.messages.push({ type: 'SHOW', claim });
-  }
-  released(claim: number): void {
-    this.messages.push({ type: 'RELEASED', claim });
-  }
-  matched(message: MessageByName<'MATCHED'>): void {
-    this.messages.push(message);
-  }
-  declined(claim: number, reason: number): void {
-    this.messages.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
-  }
-  silent(): void {}
-  lost(cause: string): void {
-    this.lostBecause = cause;
-  }
-  has(type: string): boolean {
-    return this.messages.some((message) => message.type === type);
-  }
-}
 
 async function member(): Promise<{ client: FabricClient; heard: Recorder }> {
   const heard = new Recorder();

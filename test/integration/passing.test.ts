@@ -101,6 +101,14 @@ async function moved({ server, client }: Ends): Promise<void> {
   ).catch((error) => assert.fail(`${error.message}: ${why()}`));
 }
 
+/** Has the server give the moved connection to its child, and then the client begin. */
+async function giveWhenMoved(ends: Ends): Promise<void> {
+  await moved(ends);
+  ends.server.tell('go');
+  await ends.server.says('given');
+  ends.client.tell('go');
+}
+
 for (const policy of POLICIES) {
   for (const side of SIDES) {
     for (const keepOpen of ['', 'keepOpen']) {
@@ -308,24 +316,14 @@ for (const policy of POLICIES) {
 
     test(`${what} as descriptor of a child: ${policy}`, { skip }, async () => {
       const ends = await runEnds(stage, [AS_STDIO, TAKER], policy, 'both ends', [wait, 'node']);
-      if (isMoved) {
-        await moved(ends);
-        ends.server.tell('go');
-        await ends.server.says('given');
-        ends.client.tell('go');
-      }
+      if (isMoved) await giveWhenMoved(ends);
       await assertExact(ends);
       await assertEnded(ends);
     });
 
     test(`${what} as stdin and stdout of cat: ${policy}`, { skip }, async () => {
       const ends = await runEnds(stage, [AS_STDIO, ECHOED], policy, 'both ends', [wait, 'cat']);
-      if (isMoved) {
-        await moved(ends);
-        ends.server.tell('go');
-        await ends.server.says('given');
-        ends.client.tell('go');
-      }
+      if (isMoved) await giveWhenMoved(ends);
       assert.equal(await ends.client.says('got '), digest(CLIENT_SEED));
       await assertEnded(ends);
     });

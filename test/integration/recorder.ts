@@ -1,0 +1,35 @@
+/** A partition's ears: what a fabric says is kept, nothing is done about it. */
+import type { FabricListener } from '../../src/fabric/client.ts';
+import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
+
+export class Recorder implements FabricListener {
+  readonly messages: Partial<FabricMessage>[] = [];
+  /** Of introductions: to be closed by the test. */
+  readonly fds: number[] = [];
+  lostBecause: string | null = null;
+
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
+    this.messages.push(message);
+    this.fds.push(...fds);
+  }
+  show(claim: number): void {
+    this.messages.push({ type: 'SHOW', claim });
+  }
+  released(claim: number): void {
+    this.messages.push({ type: 'RELEASED', claim });
+  }
+  matched(message: MessageByName<'MATCHED'>): void {
+    this.messages.push(message);
+  }
+  declined(claim: number, reason: number): void {
+    this.messages.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
+  }
+  silent(): void {}
+  lost(cause: string): void {
+    this.lostBecause = cause;
+  }
+
+  has(type: string): boolean {
+    return this.messages.some((message) => message.type === type);
+  }
+}
