@@ -10,9 +10,10 @@ import type { Context, Finding, Inquiry } from './question.ts';
 import { median, quantile, shuffled } from './statistics.ts';
 import { environmentOf, MAPPED, TCP } from './transports.ts';
 
-/** New programs each time: no two processes are equally fast. */
-const CASTS = 5;
-const BLOCKS = 10;
+/** New programs each time: two of the same code differ by as much as 8 %. */
+const CASTS = 16;
+const BLOCKS = 8;
+const WARM_UP_BLOCKS = 12;
 const CONNECTIONS_PER_BLOCK = 200;
 const MESSAGE_BYTES = 100;
 
@@ -53,7 +54,7 @@ async function perform({ folder }: Context, { cpus }: Placement, times: Record<N
     }
     const block = { messageBytes: MESSAGE_BYTES, count: CONNECTIONS_PER_BLOCK };
     for (const { ends, to } of cast) {
-      for (let i = 0; i < 4; i++) await ends.client.shortConnections({ to, ...block });
+      for (let i = 0; i < WARM_UP_BLOCKS; i++) await ends.client.shortConnections({ to, ...block });
     }
     for (let i = 0; i < BLOCKS; i++) {
       for (const { name, ends, to } of shuffled(cast)) {

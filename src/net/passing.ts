@@ -6,7 +6,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
-import { IsthmusError } from '../ism/index.ts';
+import { IsthmusError } from '../ism/errors.ts'; // the whole layer would weigh upon every program
 import { givenAway } from './refusals.ts';
 
 export interface Passing {

@@ -14,7 +14,8 @@ export interface Newborn {
   readonly context: AsyncResource | null;
 }
 
-const SWEEP_MS = 10;
+/** A timer that fires in a program of short connections costs it 1 % at 20 ms, 3 % at 10 ms. */
+const SWEEP_MS = 20;
 
 export class Nursery {
   /** With the number of sweeps each has seen: reading a clock at birth would cost more than all the rest. */
@@ -31,6 +32,8 @@ export class Nursery {
   }
 
   add(one: Newborn): void {
+    // What has ended since is let go of at once: a socket that outlives a garbage collection costs more than its whole life.
+    while (this.#young[0]?.one.socket.destroyed) this.#young.shift();
     this.#young.push({ one, sweeps: 0 });
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
