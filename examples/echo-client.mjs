@@ -8,7 +8,7 @@ import { patternAt } from './pattern.mjs';
 
 const MESSAGE = 64;
 const CHUNK = 64 * 1024;
-const WARM_UP = 300;
+const WARM_UP = 2000; // until the compiler is done
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

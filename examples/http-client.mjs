@@ -8,7 +8,7 @@ import { patternAt } from './pattern.mjs';
 
 const CONNECTIONS = 2;
 const BODY = 1024;
-const WARM_UP = 300;
+const WARM_UP = 2000; // until the compiler is done
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -6,7 +6,7 @@ import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
-import { OsUnavailableError } from '../os/index.ts';
+import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { type Sink, watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
@@ -62,6 +62,7 @@ export class Engine implements Passing {
         return;
       }
       const partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
+      keepFreedMemory();
       this.#table = new ConnectionTable();
       const { guardTls } = await import('./wrapping.ts'); // brings node:tls
       guardTls((socket) => this.#attachTls(socket));

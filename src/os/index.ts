@@ -6,6 +6,7 @@ export * from './descriptor.ts';
 export * from './doorbell.ts';
 export * from './errors.ts';
 export { ffi, type PollHandle } from './ffi.ts';
+export * from './heap.ts';
 export { openLedger, watchWorker } from './ledger.ts';
 export * from './lock.ts';
 export * from './memory.ts';

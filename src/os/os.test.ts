@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { fork } from 'node:child_process';
+import { execFileSync, fork } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -228,4 +228,25 @@ test('a worker can be terminated while its doorbell rings', async () => {
     await worker.terminate();
     os.closeFd(writeFd); // the read end was closed with the worker
   }
+});
+
+const { glibcVersionRuntime } = (process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } })
+  .header;
+const skip = glibcVersionRuntime === undefined ? 'only glibc gives memory back that early' : false;
+test('memory that was freed is kept for the next to need some', { skip }, () => {
+  const program = `
+    import * as os from ${JSON.stringify(new URL('./index.js', import.meta.url).href)};
+    const [malloc, free, sbrk] = [['malloc', 'ptr', 'usize'], ['free', 'void', 'ptr'], ['sbrk', 'ptr', 'i64']].map(
+      ([name, result, parameter]) => os.ffi().func(name, result, [parameter]),
+    );
+    if (process.argv[1] === 'keep') os.keepFreedMemory();
+    const chunks = Array.from({ length: 200 }, () => malloc(65536));
+    const end = BigInt(sbrk(0));
+    for (const chunk of chunks.reverse()) free(BigInt(chunk));
+    console.log(String(end - BigInt(sbrk(0))));`;
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MALLOC_')));
+  const givenBack = (...args: string[]) =>
+    Number(execFileSync(process.execPath, ['--input-type=module', '-e', program, ...args], { env }).toString());
+  assert.equal(givenBack('keep'), 0);
+  assert.ok(givenBack() > 0, 'the C library kept it anyway');
 });
