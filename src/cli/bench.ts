@@ -10,7 +10,7 @@ const DEFAULT_ROUNDS = 3;
 const HELP = `Usage: isthmus bench [options]
 
 Compares plain TCP, Unix sockets and Isthmus in one run: all take each measurement one after the other, in a new
-order each round, and ratios are made within a round. Takes about six minutes.
+order each round, and ratios are made within a round. Takes about eight minutes.
 
       --only NAME[,NAME]   of ${QUESTION_NAMES.join(', ')}
       --place NAME[,NAME]  two: two processes pinned to two CPUs; one: both pinned to one; any: not pinned;

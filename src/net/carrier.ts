@@ -665,7 +665,7 @@ export class Carrier {
     }
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
-      const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBytes());
+      const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBuffer().length);
       if (chunk === null) break;
       left -= chunk.length;
       this.#socket._unrefTimer();
@@ -729,19 +729,25 @@ export class Carrier {
     this.#socket.read(0);
   }
 
-  #onreadBytes(): number {
-    const buffer = Reflect.get(this.#socket, this.#internals.symbols.kBuffer) as Uint8Array | true | null;
-    return buffer instanceof Uint8Array ? buffer.length : CHUNK_BYTES;
+  /**
+   * The next buffer of a program that makes new ones. C++ reads into the one that stands in kBuffer, when bytes come from TCP
+   * again, so it stays there.
+   */
+  #onreadBuffer(): Uint8Array {
+    const { kBuffer, kBufferGen } = this.#internals.symbols;
+    const generate = Reflect.get(this.#socket, kBufferGen) as (() => unknown) | null;
+    const next = this.#nextOnreadBuffer ?? generate?.();
+    this.#nextOnreadBuffer = next instanceof Uint8Array && next.length > 0 ? next : null;
+    return this.#nextOnreadBuffer ?? (Reflect.get(this.#socket, kBuffer) as Uint8Array);
   }
+  /** Made, and not used yet. */
+  #nextOnreadBuffer: Uint8Array | null = null;
 
   #toOnread(chunk: Buffer): boolean {
-    const { kBuffer, kBufferGen } = this.#internals.symbols;
-    const buffer = Reflect.get(this.#socket, kBuffer) as Uint8Array;
+    const buffer = this.#onreadBuffer();
+    this.#nextOnreadBuffer = null;
     buffer.set(chunk);
-    const wantsMore = this.#onread?.call(this.#socket, chunk.length, buffer) !== false;
-    const next = (Reflect.get(this.#socket, kBufferGen) as (() => unknown) | null)?.();
-    if (next instanceof Uint8Array) Reflect.set(this.#socket, kBuffer, next);
-    return wantsMore;
+    return this.#onread?.call(this.#socket, chunk.length, buffer) !== false;
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, createServer, type OnReadOpts, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { eventually } from '../testing/index.ts';
 import { type Internals, testInternals } from './internals.ts';
@@ -20,12 +20,18 @@ interface Ends {
 }
 
 /** A connection inside this loop, with both ends on their way. */
-async function pair(options: { allowHalfOpen?: boolean; dmbBytes?: number } = {}): Promise<Ends> {
+async function pair(options: { allowHalfOpen?: boolean; dmbBytes?: number; onread?: OnReadOpts } = {}): Promise<Ends> {
   const partition = await Partition.create({ ...DEFAULT_POLICY, dmbBytes: options.dmbBytes ?? 16384 }, () => {});
   const listener = createServer({ allowHalfOpen: options.allowHalfOpen ?? false });
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
   const { port } = listener.address() as { port: number };
-  const client = connect({ port, host: '127.0.0.1', allowHalfOpen: options.allowHalfOpen ?? false });
+  const { onread } = options;
+  const client = connect({
+    port,
+    host: '127.0.0.1',
+    allowHalfOpen: options.allowHalfOpen ?? false,
+    ...(onread === undefined ? {} : { onread }),
+  });
   const [[server]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
     [Socket],
     unknown,
@@ -136,5 +142,37 @@ test('an offer of a peer that has closed is not taken up', async () => {
   // To a peer that is gone, as on TCP.
   server.on('error', () => {}).end(Buffer.alloc(100_000));
   await once(server, 'close');
+  ends.close();
+});
+
+test('buffers that the program makes for what it reads hold it, moved and back again, and are left alone then', async () => {
+  const taken: { buffer: Uint8Array; copy: Buffer }[] = [];
+  const text = () => Buffer.concat(taken.map(({ copy }) => copy)).toString();
+  const ends = await pair({
+    onread: {
+      buffer: () => new Uint8Array(100),
+      callback: (length, buffer) => {
+        taken.push({ buffer, copy: Buffer.from(buffer.subarray(0, length)) });
+        return true;
+      },
+    },
+  });
+  let expected = 'b';
+  const says = async (words: string) => {
+    ends.server.write(words);
+    expected += words;
+    await eventually('arrived', () => text().length >= expected.length);
+    assert.equal(text(), expected);
+  };
+  await moved(ends);
+  await says('moved ');
+  await says('m'.repeat(350));
+  await ends.movers[0].restore();
+  await says('back');
+  await says('t'.repeat(350));
+  ends.movers[0].retry();
+  await eventually('moved again', () => ends.movers.every((mover) => mover.isWhollyMoved));
+  await says('again');
+  for (const { buffer, copy } of taken) assert.ok(copy.equals(buffer.subarray(0, copy.length)));
   ends.close();
 });

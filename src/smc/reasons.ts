@@ -33,6 +33,11 @@ const ROWS = {
   NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
   NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
   NOUEID: [SMC_CLC_DECL.NOUEID, 'the proposal names no enterprise id', ''],
+  OPTUNSUPP: [
+    SMC_CLC_DECL.OPTUNSUPP,
+    'the other end cannot or does not want to move this connection',
+    'its own reason is shown where the other program runs: `isthmus ss`',
+  ],
   RELEASEERR: [SMC_CLC_DECL.RELEASEERR, 'the release changed during the handshake', ''],
   MODEUNSUPP: [SMC_CLC_DECL.MODEUNSUPP, 'the other end chose what was not offered', ''],
   MAX_DMB: [
@@ -120,7 +125,7 @@ export function reasonOfCode(code: number): Reason {
   return BY_CODE.get(code) ?? { code, name: hex, text: `the other end declined with code ${hex}`, hint: '' };
 }
 
-/** What a Decline says of a reason: its own code if SMC has it, else the nearest. */
+/** What a Decline says of a reason: its own code if SMC has it, else that this socket cannot be had. */
 export function declineCode(reason: Reason): number {
-  return reason.code >>> 16 === 0x4953 ? REASONS.INTERR.code : reason.code;
+  return reason.code >>> 16 === 0x4953 ? REASONS.OPTUNSUPP.code : reason.code;
 }

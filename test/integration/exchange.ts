@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually } from '../../src/testing/index.ts';
-import { ROOT } from './commands.ts';
+import { CLI, ROOT } from './commands.ts';
 import { PRELUDE, type Program, type Stage } from './two-programs.ts';
 
 const TLS_FILES = join(ROOT, 'test/fixtures/tls');
@@ -81,15 +81,19 @@ export type Policy = (typeof POLICIES)[number];
 export const SIDES = ['both ends', 'the server only', 'the client only'] as const;
 export type Side = (typeof SIDES)[number];
 
-/** The environment of a program that knows nothing of Isthmus, and runs without it. */
+/** No preload from the environment. */
 const WITHOUT: NodeJS.ProcessEnv = { NODE_OPTIONS: '' };
+const ISTHMUS_RUN = [process.execPath, CLI, 'run'];
 
 export interface Ends {
   readonly server: Program;
   readonly client: Program;
 }
 
-/** Runs two programs; the server prints its port, which is the client's first argument. */
+/**
+ * Runs two programs; the server prints its port, which is the client's first argument. Under lazy, its default, by `isthmus run`;
+ * under eager with the preload alone.
+ */
 export async function runEnds(
   stage: Stage,
   [serverCode, clientCode]: readonly [string, string],
@@ -98,15 +102,17 @@ export async function runEnds(
   args: readonly (string | number)[] = [],
 ): Promise<Ends> {
   const env = { TLS_FILES, ISTHMUS_POLICY: policy };
-  const server = stage.run(EXCHANGE + serverCode, ['0', ...args], {
-    ...env,
-    ...(side === 'the client only' ? WITHOUT : {}),
-  });
-  const port = await server.says('port ');
-  const client = stage.run(EXCHANGE + clientCode, [port, ...args], {
-    ...env,
-    ...(side === 'the server only' ? WITHOUT : {}),
-  });
+  const start = (code: string, first: string, isWithout: boolean) => {
+    const byCommand = policy === 'lazy' && !isWithout;
+    return stage.run(
+      EXCHANGE + code,
+      [first, ...args],
+      { ...env, ...(isWithout || byCommand ? WITHOUT : {}) },
+      byCommand ? ISTHMUS_RUN : [],
+    );
+  };
+  const server = start(serverCode, '0', side === 'the client only');
+  const client = start(clientCode, await server.says('port '), side === 'the server only');
   return { server, client };
 }
 

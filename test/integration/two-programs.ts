@@ -18,8 +18,8 @@ export class Program {
   stderr = '';
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 
-  constructor(file: string, args: readonly string[], env: NodeJS.ProcessEnv, execPath = process.execPath) {
-    this.child = spawn(execPath, [file, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] });
+  constructor(command: readonly string[], env: NodeJS.ProcessEnv) {
+    this.child = spawn(command[0] as string, command.slice(1), { env, stdio: ['pipe', 'pipe', 'pipe'] });
     createInterface(this.child.stdout as NodeJS.ReadableStream).on('line', (line) => this.lines.push(line));
     this.child.stderr?.on('data', (chunk) => {
       this.stderr += chunk;
@@ -75,9 +75,15 @@ export class Stage {
     };
   }
 
-  run(code: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}, execPath?: string): Program {
+  /** @param under the beginning of a command line, by which it is run */
+  run(
+    code: string,
+    args: readonly (string | number)[] = [],
+    env: NodeJS.ProcessEnv = {},
+    under: readonly string[] = [],
+  ): Program {
     const file = this.file(`program-${this.#programs.length}.mjs`, code);
-    const program = new Program(file, args.map(String), this.env(env), execPath);
+    const program = new Program([...under, process.execPath, file, ...args.map(String)], this.env(env));
     this.#programs.push(program);
     return program;
   }
