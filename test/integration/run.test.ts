@@ -245,3 +245,10 @@ test('called wrongly it says how to call it', async () => {
     assert.match(stdout, /^Usage: isthmus run/);
   }
 });
+
+test('a reader that has seen enough ends a command quietly', async () => {
+  for (const args of ['--help', 'ss', 'ss --json', 'fabric status', 'run --help']) {
+    const { stderr } = await work.finish('sh', ['-c', `"${NODE}" "${CLI}" ${args} | true`]);
+    assert.doesNotMatch(stderr, /EPIPE|Error/, args);
+  }
+});
