@@ -1,4 +1,5 @@
 /** `isthmus fabric`: runs one in the foreground; `isthmus fabric status` shows the one that would be used. */
+import { existsSync, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
@@ -13,7 +14,8 @@ Runs a fabric in the foreground: the small daemon that proves connections and in
 Programs start one by themselves; this is for those who want to see it, or to have one that stays.
 
 Programs use the fabric at $ISTHMUS_FABRIC if that is set; else the system's at ${SYSTEM_FABRIC} if one answers
-there; else their user's own. One at the system's place is run by root, with --socket, and serves all users.
+there; else their user's own. One at the system's place is run by root, with --socket, in a directory that root has
+made (install -d -m 755 ${dirname(SYSTEM_FABRIC)}), and serves all users. There is one fabric in a directory.
 
       --socket PATH   where to listen; default: your own place, or $ISTHMUS_FABRIC
       --idle SECONDS  end when nobody has used it for so long; default: never
@@ -40,8 +42,14 @@ export const fabric: Command = {
       return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
     }
     const [verb] = positionals;
-    if (verb === 'status') return status(values.json ?? false);
-    if (verb !== undefined) return fail(`there is no 'isthmus fabric ${verb}'\n${HELP}`, EXIT_USAGE);
+    if (positionals.length > 1 || (verb !== undefined && verb !== 'status'))
+      return fail(`there is no 'isthmus fabric ${positionals.join(' ')}'\n${HELP}`, EXIT_USAGE);
+    if (verb === 'status') {
+      if (values.socket !== undefined || values.idle !== undefined)
+        return fail('status takes --json only; ISTHMUS_FABRIC=PATH names another fabric', EXIT_USAGE);
+      return status(values.json ?? false);
+    }
+    if (values.json) return fail('--json belongs to isthmus fabric status', EXIT_USAGE);
     const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
     if (idleMs !== null && !(idleMs > 0 && idleMs < TIMER_LIMIT_MS))
       return fail('--idle takes a number of seconds, above 0, up to 2147483', EXIT_USAGE);
@@ -54,10 +62,13 @@ async function foreground(socket: string | undefined, idleMs: number | null): Pr
   const place: FabricPlace = socket === undefined ? (places.at(-1) as FabricPlace) : { socket, kind: 'named' };
   try {
     if (place.kind === 'own') makeDirectory(place);
+    else examine(place.socket);
     const { runFabric } = await import('../fabric/run.ts');
     const running = runFabric({ socket: place.socket, idleMs }, () => process.exit(EXIT_OK));
     if (running === null)
-      return fail(`another fabric runs in ${dirname(place.socket)}; isthmus fabric status shows it`);
+      return fail(
+        `another fabric runs in ${dirname(place.socket)}; ISTHMUS_FABRIC=PATH isthmus fabric status shows the one at PATH`,
+      );
     process.stdout.write(`fabric at ${place.socket}, process ${process.pid}; Ctrl-C ends it\n`);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => running.stop());
     return await new Promise<number>(() => {});
@@ -67,13 +78,27 @@ async function foreground(socket: string | undefined, idleMs: number | null): Pr
   }
 }
 
+/** What the user has named must not be lost by a slip of the pen. */
+function examine(socket: string): void {
+  if (!existsSync(dirname(socket))) throw new Error(`there is no directory ${dirname(socket)}`);
+  if (lstatSync(socket, { throwIfNoEntry: false })?.isSocket() === false)
+    throw new Error(`${socket} exists and is not a socket`);
+}
+
 async function status(json: boolean): Promise<number> {
   const { findFabric } = await import('../fabric/client.ts');
   const { askStatus, readStatus } = await import('../fabric/status.ts');
   let text: string;
   try {
     const found = findFabric(process.env);
-    if (found === null) return fail('no fabric is running; programs start one when they need it');
+    if (found === null) {
+      const { ISTHMUS_FABRIC: named = '' } = process.env;
+      return fail(
+        named === ''
+          ? 'no fabric is running; programs start one when they need it'
+          : `no fabric is running at ${printable(named)} (ISTHMUS_FABRIC), and no program starts one there: isthmus fabric does`,
+      );
+    }
     text = await askStatus(found.fd);
   } catch (error) {
     return fail(printable((error as Error).message));

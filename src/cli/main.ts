@@ -15,8 +15,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 
 // Whoever reads has seen enough (`isthmus ss | head -1`).
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit();
+  if (error.code === 'EPIPE') process.exit();
+  process.stderr.write(`isthmus: ${error.message}\n`);
+  process.exit(1);
 });
 
 const [name, ...args] = process.argv.slice(2);

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
-import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES } from '../net/policy.ts';
+import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
@@ -19,7 +19,7 @@ const HELP = `Usage: isthmus run [options] COMMAND [ARGUMENT ...]
 Runs a command with Isthmus loaded into it and into every Node.js program it starts: their TCP connections inside
 this host move to shared memory when both ends run like this. Everything else about them stays as it is.
 
-  -v, --verbose       say on stderr what is run, and how
+  -v, --verbose       say on stderr what is run, and the policy
       --policy MODE   eager: move after the first byte; lazy (default): after some bytes or time; off: never
       --access MODE   mapped (default) or store: how a peer writes into the program's memory
   -h, --help          this text
@@ -70,15 +70,16 @@ export const run: Command = {
     const env = environment(values);
     if (values.verbose) {
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
-      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${env.ISTHMUS_POLICY || DEFAULT_POLICY.mode})\n`);
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${readPolicy(env).mode})\n`);
     }
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },
 };
 
 function startOfCommand(args: readonly string[]): number {
-  const first = args.findIndex((arg, i) => !arg.startsWith('-') && !takesValue(args[i - 1]));
-  return first === -1 ? args.length : first;
+  const first = args.findIndex((arg, i) => (arg === '--' || !arg.startsWith('-')) && !takesValue(args[i - 1]));
+  if (first === -1) return args.length;
+  return args[first] === '--' ? first + 1 : first;
 }
 
 function takesValue(option: string | undefined): boolean {

@@ -8,7 +8,8 @@ import { printable, printableJson } from './text.ts';
 const HELP = `Usage: isthmus ss [options]
 
 Lists the connections of running programs that have Isthmus loaded, as far as they may be on this host: yours, or
-everybody's if you are root. One line an end. Works while a program is busy, and without a fabric.
+everybody's if you are root. One line an end. Works while a program is busy, and without a fabric. Not listed are
+connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, or under the policy off.
 
       --json     an array of objects, as info() gives them
   -D, --smcd     only connections that are in shared memory
@@ -23,7 +24,7 @@ everybody's if you are root. One line an end. Works while a program is busy, and
 Rows are what the programs say of themselves. Control characters in them are shown as escapes, rows that no program
 of Isthmus would write are left out.
 
-Bytes of a connection on TCP are those at its last change of state.
+Bytes of a connection that Isthmus does not watch are those at its last change of state.
 `;
 
 export const ss: Command = {

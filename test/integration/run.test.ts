@@ -1,6 +1,6 @@
 /** `isthmus run` as its users see it: by replacing itself, and by staying where a process cannot be replaced. */
 import assert from 'node:assert/strict';
-import { chmodSync, cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -119,6 +119,7 @@ for (const [how, skip] of RUNS) {
     const args = ['-v', '--help', '--policy', 'x', '', 'a b', '"$HOME"', '--', 'ä'];
     assert.deepEqual(JSON.parse(await said([NODE, '-e', program, '--', ...args])), args);
     assert.equal(await said(['--', NODE, '-p', '1 + 1']), '2\n');
+    assert.equal((await run(['--', '--no-such-command'])).code, 127);
     assert.equal(
       await said(['--policy=eager', '--access', 'store', 'sh', '-c', 'echo $ISTHMUS_POLICY $ISTHMUS_ACCESS']),
       'eager store\n',
@@ -251,4 +252,21 @@ test('a reader that has seen enough ends a command quietly', async () => {
     const { stderr } = await work.finish('sh', ['-c', `"${NODE}" "${CLI}" ${args} | true`]);
     assert.doesNotMatch(stderr, /EPIPE|Error/, args);
   }
+});
+
+test('isthmus fabric takes no file away, and says what is missing', async () => {
+  const notes = file('notes.txt', 'mine');
+  const missing = join(work.directory, 'missing');
+  for (const [args, code, says] of [
+    [['--socket', notes], 1, `${notes} exists and is not a socket`],
+    [['--socket', join(missing, 'fabric.sock')], 1, `there is no directory ${missing}`],
+    [['status', '--socket', notes], 2, 'ISTHMUS_FABRIC=PATH'],
+    [['status', 'more'], 2, "no 'isthmus fabric status more'"],
+    [['--json'], 2, 'isthmus fabric status'],
+  ] as const) {
+    const finished = await work.finish(NODE, [CLI, 'fabric', ...args]);
+    assert.equal(finished.code, code, args.join(' '));
+    assert.ok(finished.stderr.includes(says), finished.stderr);
+  }
+  assert.equal(readFileSync(notes, 'utf8'), 'mine');
 });
