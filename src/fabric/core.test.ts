@@ -128,14 +128,19 @@ test('a pair is introduced once, and again after it has ended', () => {
     show(1, client);
     show(2, server);
     world.settle();
-    const matched = world.take(1).find(({ type }) => type === 'MATCHED') as MessageByName<'MATCHED'>;
-    return { peer: matched.peer, types: world.types(2) };
+    const introduced = world.take(1).find(({ type }) => type === 'INTRODUCE') as MessageByName<'INTRODUCE'> | undefined;
+    assert.equal(world.types(2).includes('INTRODUCE'), introduced !== undefined);
+    return introduced;
   };
-  const { peer, types } = connect(1);
-  assert.ok(types.includes('INTRODUCE'));
-  assert.ok(!connect(2).types.includes('INTRODUCE'));
-  core.message(1, { type: 'PAIR_GONE', peer }, null);
-  assert.ok(connect(3).types.includes('INTRODUCE'));
+  const first = connect(1);
+  assert.ok(first !== undefined);
+  assert.equal(connect(2), undefined);
+  const { peer, pair } = first;
+  core.message(1, { type: 'PAIR_GONE', peer, pair }, null);
+  const second = connect(3);
+  assert.ok(second !== undefined && second.pair !== pair);
+  core.message(1, { type: 'PAIR_GONE', peer, pair }, null);
+  assert.equal(connect(4), undefined, 'the end of an older pair was taken for that of the new one');
 });
 
 test('a claim whose socket is gone does not match a later connection with the same names', () => {
@@ -300,6 +305,33 @@ test('proofs of one user wait for each other', () => {
   for (const [i, one] of both(1).entries()) show(i + 1, one);
   world.settle();
   assert.deepEqual(world.types(1), ['SHOW', 'INTRODUCE', 'MATCHED']);
+});
+
+test('a proof that waits is not forgotten when those before it have been withdrawn', () => {
+  start({ shownPerUser: 2 });
+  for (const id of [1, 2]) join(id);
+  const ends = (claim: number) => {
+    const local = { ...A, port: claim };
+    return [
+      end('client', { claim, local, socketCookie: BigInt(claim) }),
+      end('server', { claim, peer: local, socketCookie: BigInt(1000 + claim) }),
+    ] as const;
+  };
+  for (let claim = 1; claim <= 20; claim++)
+    for (const [i, one] of ends(claim).entries()) core.message(i + 1, one, null);
+  for (let claim = 2; claim <= 10; claim++)
+    for (const id of [1, 2]) core.message(id, { type: 'WITHDRAW', claim }, null);
+  const matched = new Set<number>();
+  for (let rounds = 0; rounds < 30; rounds++) {
+    for (const id of [1, 2]) {
+      for (const message of world.take(id)) {
+        if (message.type === 'SHOW') show(id, ends(message.claim)[id - 1] as MessageByName<'ANNOUNCE'>);
+        if (message.type === 'MATCHED') matched.add(message.claim);
+      }
+    }
+    world.settle();
+  }
+  assert.equal(matched.size, 11);
 });
 
 test('without descriptors for a pair both ends are told', () => {

@@ -46,7 +46,8 @@ interface Partition {
   readonly thread: number;
   readonly program: string;
   readonly claims: Map<number, Claim>;
-  readonly pairs: Set<Gid>;
+  /** By peer: the number of the pair. */
+  readonly pairs: Map<Gid, bigint>;
 }
 
 interface Claim {
@@ -117,7 +118,7 @@ export class FabricCore {
       thread: hello.thread,
       program: hello.program.slice(0, 200),
       claims: new Map(),
-      pairs: new Set(),
+      pairs: new Map(),
     };
     this.#partitions.set(id, partition);
     this.#byGid.set(partition.gid, partition);
@@ -170,6 +171,7 @@ export class FabricCore {
         this.#io.send(id, { type: 'PONG' });
         break;
       case 'PAIR_GONE':
+        if (partition.pairs.get(message.peer) !== message.pair) break; // of an older one
         partition.pairs.delete(message.peer);
         this.#byGid.get(message.peer)?.pairs.delete(partition.gid);
         break;
@@ -185,7 +187,7 @@ export class FabricCore {
     this.#partitions.delete(id);
     this.#byGid.delete(partition.gid);
     for (const claim of [...partition.claims.values()]) this.#drop(claim);
-    for (const gid of partition.pairs) this.#byGid.get(gid)?.pairs.delete(partition.gid);
+    for (const gid of partition.pairs.keys()) this.#byGid.get(gid)?.pairs.delete(partition.gid);
     const user = this.#user(partition.uid);
     user.partitions--;
   }
@@ -353,7 +355,8 @@ export class FabricCore {
   #release(uid: number): void {
     const user = this.#user(uid);
     user.showing--;
-    user.waiting.shift()?.();
+    // Not just one: the claims of some that wait have gone.
+    while (user.showing < this.#limits.shownPerUser && user.waiting.length > 0) user.waiting.shift()?.();
   }
 
   #matched(one: Claim, other: Claim): void {
@@ -387,11 +390,11 @@ export class FabricCore {
     } catch {
       return false;
     }
-    this.counters.pairs++;
-    one.pairs.add(other.gid);
-    other.pairs.add(one.gid);
-    this.#io.send(one.id, { type: 'INTRODUCE', peer: other.gid, pid: other.pid, uid: other.uid }, ends.one);
-    this.#io.send(other.id, { type: 'INTRODUCE', peer: one.gid, pid: one.pid, uid: one.uid }, ends.other);
+    const pair = BigInt(++this.counters.pairs);
+    one.pairs.set(other.gid, pair);
+    other.pairs.set(one.gid, pair);
+    this.#io.send(one.id, { type: 'INTRODUCE', peer: other.gid, pair, pid: other.pid, uid: other.uid }, ends.one);
+    this.#io.send(other.id, { type: 'INTRODUCE', peer: one.gid, pair, pid: one.pid, uid: one.uid }, ends.other);
     return true;
   }
 

@@ -62,8 +62,8 @@ export const MESSAGES = {
     code: 6,
     from: 'partition',
     descriptors: 0,
-    fields: { peer: 'gid' },
-    text: 'The pair with this peer has ended: introduce it anew when it is needed again.',
+    fields: { peer: 'gid', pair: 'u64' },
+    text: 'The pair of this number with this peer has ended: introduce the two anew when it is needed again. Of no meaning when they have been already.',
   },
   STATUS: {
     code: 7,
@@ -111,8 +111,8 @@ export const MESSAGES = {
     code: 20,
     from: 'fabric',
     descriptors: 3,
-    fields: { peer: 'gid', pid: 'u32', uid: 'u32' },
-    text: "A pair: one end of the pair channel (SOCK_SEQPACKET), the read end of the pipe that wakes the receiver of this message, the write end of the pipe that wakes its peer. `pid` and `uid` are the peer's, as the fabric sees them.",
+    fields: { peer: 'gid', pair: 'u64', pid: 'u32', uid: 'u32' },
+    text: "A pair: one end of the pair channel (SOCK_SEQPACKET), the read end of the pipe that wakes the receiver of this message, the write end of the pipe that wakes its peer. `pair` is its number, the same for both; `pid` and `uid` are the peer's, as the fabric sees them.",
   },
   MATCHED: {
     code: 21,

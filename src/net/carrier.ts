@@ -8,6 +8,7 @@
 
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
+import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
 import { COUNTER } from './info.ts';
 import {
@@ -402,10 +403,14 @@ export class Carrier {
     process.nextTick(() => this.settle());
   }
 
+  /** Whether the program has bytes to come, or an end of TCP. */
+  get hasMoreToShow(): boolean {
+    return this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown);
+  }
+
   #destroy(error?: Error, callback?: (error: Error | null) => void): InternalSocket {
-    const fromTcp = (error as NodeJS.ErrnoException | null | undefined)?.syscall === 'read';
     // A reset must not overtake bytes that came before it, nor the program's wish to read them.
-    if (fromTcp && error && this.#connection !== null && !this.#closed && !this.#endShown) {
+    if (error && this.#connection !== null && !this.#closed && !this.#endShown && this.#isOfTcp(error)) {
       this.#tcpEnded(error);
       return this.#socket;
     }
@@ -414,14 +419,34 @@ export class Carrier {
     return this.#socket;
   }
 
+  /** Not one that the program passes on from another socket. */
+  #isOfTcp(error: NodeJS.ErrnoException): boolean {
+    if (error.syscall !== 'read') return false;
+    try {
+      return tcpInfo(this.fd).state === TCP_CLOSE;
+    } catch {
+      return true; // the handle has gone
+    }
+  }
+
   /** Before a close: the kernel sends what it has taken, and it takes more than a ring. Not when the close will be a reset. */
   #givePendingToTcp(): void {
     const { destroyed, resetAndClosing } = this.#socket;
     const out = this.#connection?.out;
     if (this.#pending === null || !out?.isMoved || !this.#peerReads || destroyed || this.#closed) return;
-    if (resetAndClosing === true || this.unread > 0) return;
+    if (resetAndClosing === true || this.#leavesUnread()) return;
     out.back();
     this.#goOn();
+  }
+
+  /** Also what has come and was not looked at. */
+  #leavesUnread(): boolean {
+    try {
+      this.#connection?.in.look();
+    } catch {
+      return true; // the peer broke a rule: no clean end
+    }
+    return this.unread > 0;
   }
 
   #socketDestroy(error?: Error): void {
@@ -442,7 +467,7 @@ export class Carrier {
     if (!this.#closed) {
       this.#closed = true;
       const reset = this.#socket.resetAndClosing === true;
-      this.#connection?.close(reset || this.unread > 0);
+      this.#connection?.close(reset || this.#leavesUnread());
       this.#listener.closing(reset);
     }
     (this.#destroyBefore ?? SOCKET._destroy).call(this.#socket, error, callback);

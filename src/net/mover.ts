@@ -9,7 +9,7 @@ import { Connection, type ConnectionParts } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier } from './carrier.ts';
-import type { Internals } from './internals.ts';
+import { type Internals, SOCKET } from './internals.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
@@ -390,7 +390,8 @@ export class Mover {
       if (carrier.isPlain) break;
       if (performance.now() > end) {
         carrier.isHolding = false;
-        this.socket.unshift(Buffer.concat(chunks));
+        const unread = Buffer.concat(chunks);
+        if (unread.length > 0) SOCKET.push.call(this.socket, unread); // behind what the stream holds already
         return null;
       }
     }
@@ -467,8 +468,15 @@ export class Mover {
         return;
       }
     }
+    this.#watchOrphan(carrier);
+  }
+
+  /** What has come is read first, however long the program takes; then TCP's end is shown, or we make one. */
+  #watchOrphan(carrier: Carrier): void {
     this.#orphanTimer = setTimeout(() => {
-      if (this.#state === 'CONNECTED') carrier.reset();
+      if (this.#state !== 'CONNECTED') return;
+      if (carrier.hasMoreToShow) this.#watchOrphan(carrier);
+      else carrier.reset();
     }, ORPHAN_MS);
     this.#orphanTimer.unref();
   }

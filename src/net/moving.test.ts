@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
+import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, createServer, type OnReadOpts, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { REASONS } from '../smc/reasons.ts';
 import { eventually } from '../testing/index.ts';
 import { type Internals, testInternals } from './internals.ts';
 import { Mover } from './mover.ts';
 import { Partition } from './partition.ts';
+import { guardPassing } from './passing.ts';
 import { DEFAULT_POLICY } from './policy.ts';
 
 const internals = testInternals() as Internals;
@@ -174,5 +177,58 @@ test('buffers that the program makes for what it reads hold it, moved and back a
   await eventually('moved again', () => ends.movers.every((mover) => mover.isWhollyMoved));
   await says('again');
   for (const { buffer, copy } of taken) assert.ok(copy.equals(buffer.subarray(0, copy.length)));
+  ends.close();
+});
+
+test('an error that the program passes on from another socket destroys at once', async () => {
+  const ends = await pair();
+  await moved(ends);
+  const { client, server } = ends;
+  client.on('error', () => {}).pause();
+  server.on('error', () => {}).write('unread');
+  const closed = new Promise((resolve) => client.on('close', resolve));
+  client.destroy(Object.assign(new Error('read ECONNRESET'), { errno: -104, code: 'ECONNRESET', syscall: 'read' }));
+  assert.ok(client.destroyed);
+  await closed;
+  ends.close();
+});
+
+test('bytes that came and were not looked at make a close a reset', async () => {
+  const ends = await pair();
+  await moved(ends);
+  const { client, server } = ends;
+  client.resume();
+  server.resume();
+  await eventually('all is read', () => server.bytesRead === 1 && client.bytesRead === 1);
+  const failed = once(client, 'error');
+  client.write('unseen'); // in the ring at once; the server has had no turn to look
+  server.destroy();
+  const [error] = (await failed) as [NodeJS.ErrnoException];
+  assert.equal(error.code, 'ECONNRESET');
+  ends.close();
+});
+
+test('what has been brought back goes behind what the stream holds', async () => {
+  const ends = await pair();
+  await moved(ends);
+  const { client, server } = ends;
+  client.on('readable', () => {}); // reads ahead, and nobody takes it
+  for (const digit of ['1', '2', '3', '4']) {
+    server.write(digit.repeat(9_000));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const sent = `b${['1', '2', '3', '4'].map((digit) => digit.repeat(9_000)).join('')}`;
+  const engine = { giveAway: () => ends.movers[0].bringBackNow(REASONS.GIVENAWAY, 500) ?? Buffer.alloc(0) };
+  guardPassing(() => ({ ...engine, loadsIsthmus: () => false }));
+  const child = fork('-', { stdio: 'ignore', execArgv: ['-e', 'setTimeout(() => {}, 5000)'] });
+  try {
+    assert.throws(() => child.send('take it', client), { code: 'ERR_ISTHMUS_PASS' });
+  } finally {
+    child.kill();
+  }
+  let text = '';
+  client.removeAllListeners('readable').on('data', (chunk) => (text += chunk));
+  await eventually('arrived', () => text.length >= sent.length);
+  assert.equal(text, sent);
   ends.close();
 });

@@ -78,6 +78,8 @@ interface Membership {
   readonly threads: HostDevice;
   /** Peers that are threads of this process. */
   readonly threadPeers: Set<Gid>;
+  /** Numbers of the pairs as the fabric introduced them. */
+  readonly pairs: Map<Gid, bigint>;
 }
 
 function devicesOf({ host, threads }: Membership): readonly HostDevice[] {
@@ -218,7 +220,7 @@ export class Partition implements Ground, Client {
       const { access, busyPollUs } = this.#policy;
       const host = new HostDevice({ gid, chid, access, busyPollUs });
       const threads = new HostDevice({ name: 'loopback', gid, chid: CHID_LOOPBACK, access, busyPollUs });
-      const membership = { client, host, threads, threadPeers: new Set<Gid>() };
+      const membership = { client, host, threads, threadPeers: new Set<Gid>(), pairs: new Map<Gid, bigint>() };
       for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
         this.#registry.addDevice(device);
@@ -335,8 +337,7 @@ export class Partition implements Ground, Client {
 
   #fabricListener(): FabricListener {
     return {
-      introduced: ({ peer, pid }, [channelFd, wakeFd, ringFd]) =>
-        this.#introduced({ peer, channelFd, wakeFd, ringFd }, pid),
+      introduced: (message, [channelFd, wakeFd, ringFd]) => this.#introduced(message, { channelFd, wakeFd, ringFd }),
       show: (number) => this.#show(number),
       released: (number) => {
         const claim = this.#claims.get(number);
@@ -357,19 +358,20 @@ export class Partition implements Ground, Client {
     };
   }
 
-  #introduced(introduction: Introduction, pid: number): void {
-    const { peer, channelFd, wakeFd, ringFd } = introduction;
+  #introduced({ peer, pair, pid }: MessageByName<'INTRODUCE'>, fds: Omit<Introduction, 'peer'>): void {
     const membership = this.#membership;
     if (membership === null) {
-      for (const fd of [channelFd, wakeFd, ringFd]) closeFd(fd);
+      for (const fd of Object.values(fds)) closeFd(fd);
       return;
     }
     if (isSameProcess(pid, membership.client.identity.pid)) membership.threadPeers.add(peer);
     try {
-      deviceFor(membership, peer).addPair(introduction);
+      // The end of an older pair is told before the new one is there.
+      deviceFor(membership, peer).addPair({ peer, ...fds });
+      membership.pairs.set(peer, pair);
     } catch (error) {
       debug('pair with %s: %s', peer, (error as Error).message);
-      this.#say({ type: 'PAIR_GONE', peer });
+      this.#say({ type: 'PAIR_GONE', peer, pair });
     }
   }
 
@@ -529,8 +531,11 @@ export class Partition implements Ground, Client {
     if (event.type !== 'peer-gone') return;
     this.#groups.terminate(device, event.gid);
     const membership = this.#membership;
-    if (membership !== null && devicesOf(membership).some((one) => one === device))
-      this.#say({ type: 'PAIR_GONE', peer: event.gid });
+    if (membership !== null && devicesOf(membership).some((one) => one === device)) {
+      const pair = membership.pairs.get(event.gid);
+      membership.pairs.delete(event.gid);
+      if (pair !== undefined) this.#say({ type: 'PAIR_GONE', peer: event.gid, pair });
+    }
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
     for (const mover of movers ?? []) {

@@ -27,6 +27,8 @@ const F_GET_SEALS = 1034;
 const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
+const F_SEAL_WRITE = 8;
+const F_SEAL_FUTURE_WRITE = 16;
 const SIZE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -59,11 +61,13 @@ function createMemfd(name: string): number {
   return noted(check('memfd_create', memfd_create(name, flags)));
 }
 
-/** Whether a descriptor from elsewhere is memory whose size cannot change any more. False for anything that is no memfd. */
+/**
+ * Whether a descriptor from elsewhere is memory whose size and seals cannot change any more, and which can be written. False for
+ * anything that is no memfd.
+ */
 export function isSizeSealed(fd: number): boolean {
   const seals = Number(fcntl(fd, F_GET_SEALS, 0));
-  const needed = F_SEAL_SHRINK | F_SEAL_GROW;
-  return seals >= 0 && (seals & needed) === needed;
+  return seals >= 0 && (seals & (SIZE_SEALS | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) === SIZE_SEALS;
 }
 
 /**

@@ -90,6 +90,8 @@ export function lingers(fd: number): boolean {
 }
 
 export const TCP_ESTABLISHED = 1;
+/** After a reset, or a timeout; of a socket that never was connected. */
+export const TCP_CLOSE = 7;
 
 export interface TcpInfo {
   /** As in linux/tcp_states.h; 1 is ESTABLISHED. */

@@ -1,5 +1,5 @@
 /** The pair channel: records in, records out; gathers what is said in one turn into one packet, and waits when the queue is full. */
-import { closeFd, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
+import { closeFd, closeFdAside, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
 import { decodePairPacket, encodePairMessage, type PairMessage, takesDescriptor } from './messages.ts';
 
 /** More than this waiting for a peer that does not read ends the pair. */
@@ -95,7 +95,7 @@ export class PairChannel {
           if (packet.truncated) throw new Error('a packet that is too long');
           messages = decodePairPacket(packet.bytes, packet.fds.length);
         } catch (error) {
-          for (const one of packet.fds) closeFd(one);
+          for (const one of packet.fds) closeFdAside(one, () => {}); // a stranger's may take its time
           throw error;
         }
         for (const message of messages) this.#listener.message(message, fd);

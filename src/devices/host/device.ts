@@ -47,6 +47,8 @@ export class HostDevice implements Device {
   readonly #pairs = new Map<Gid, Pair>();
   /** Dead, with DMBs that are still registered. */
   readonly #deadPairs = new Set<Pair>();
+  /** That clients were not told of yet. */
+  readonly #deaths = new Map<Gid, string>();
   readonly #waitingForPair = new Map<Gid, (() => void)[]>();
   readonly #polling: Polling;
   #listener: (event: IsmEvent) => void = () => {};
@@ -75,6 +77,7 @@ export class HostDevice implements Device {
   /** Takes over the descriptors. An older pair with the same peer is ended. Throws when the system refuses. */
   addPair(introduction: Introduction): void {
     this.#pairs.get(introduction.peer)?.die('the fabric introduced the pair anew');
+    this.#tellDeath(introduction.peer); // before the clients can take the new pair for the dead one
     const pair = new Pair(introduction, this.#access, {
       up: (up) => {
         this.#polling.add(up);
@@ -107,7 +110,15 @@ export class HostDevice implements Device {
     if (!pair.isIdle) this.#deadPairs.add(pair);
     this.#settleWaiting(pair.peer);
     // Not from inside a call of a client: the death may have been noticed there.
-    setImmediate(() => this.#listener({ type: 'peer-gone', gid: pair.peer, cause }));
+    this.#deaths.set(pair.peer, cause);
+    setImmediate(() => this.#tellDeath(pair.peer));
+  }
+
+  #tellDeath(peer: Gid): void {
+    const cause = this.#deaths.get(peer);
+    if (cause === undefined) return;
+    this.#deaths.delete(peer);
+    this.#listener({ type: 'peer-gone', gid: peer, cause });
   }
 
   #settleWaiting(peer: Gid): void {

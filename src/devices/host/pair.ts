@@ -24,9 +24,9 @@ import {
 import {
   accessMode,
   closeFd,
+  closeFdAside,
   type Doorbell,
   isSizeSealed,
-  kindOf,
   map,
   openDoorbell,
   ringPipe,
@@ -388,7 +388,18 @@ export class Pair implements PolledPair {
 
   #storeToPeer(offset: number, value: number): void {
     if (this.#peerArea !== null) storeInOrder(this.#peerArea, offset >> 2, value);
-    else if (this.#peerAreaFd !== null) storeWord(this.#peerAreaFd, offset, value);
+    else if (this.#peerAreaFd !== null) {
+      try {
+        storeWord(this.#peerAreaFd, offset, value);
+      } catch (error) {
+        this.failed(error as Error);
+      }
+    }
+  }
+
+  /** The peer's memory takes nothing more: whoever made it can see to that at any time (O_APPEND, for one). */
+  failed(error: Error): void {
+    this.die(`the peer's memory cannot be written: ${error.message}`);
   }
 
   // --- The channel ---
@@ -453,9 +464,13 @@ export class Pair implements PolledPair {
   /** Checks that a descriptor is memory of that size which nobody can shrink, and makes it writable for us. */
   #takeMemory(fd: number | null, lengthBytes: number): PeerPiece {
     if (fd === null) throw broken('no descriptor');
+    // Before anything else, since it asks no file system, which a stranger may have made to keep us waiting; close would, too.
+    if (!isSizeSealed(fd)) {
+      closeFdAside(fd, () => {});
+      throw broken('a descriptor that is not sealed memory');
+    }
     let keep = false;
     try {
-      if (kindOf(fd) !== 'file' || !isSizeSealed(fd)) throw broken('a descriptor that is not sealed memory');
       if (fstatSync(fd).size !== lengthBytes || lengthBytes > PIECE_BYTES)
         throw broken(`memory that is not ${lengthBytes} bytes long`);
       const mode = accessMode(fd);

@@ -13,6 +13,8 @@ export interface RemoteDmbPlace {
 /** What the remote DMBs of a pair share: a way to signal, and whether it is alive. */
 export interface SignalSink {
   signal(index: number, generation: number): void;
+  /** A store was refused: the pair is at its end. */
+  failed(error: Error): void;
 }
 
 abstract class HostRemoteDmb implements RemoteDmb {
@@ -22,14 +24,14 @@ abstract class HostRemoteDmb implements RemoteDmb {
   readonly lengthBytes: number;
   /** False from the moment it was detached, or its pair died. */
   live = true;
-  readonly #sink: SignalSink;
+  protected readonly sink: SignalSink;
 
   constructor(place: RemoteDmbPlace, sink: SignalSink) {
     this.token = place.token;
     this.index = place.index;
     this.generation = place.generation;
     this.lengthBytes = place.lengthBytes;
-    this.#sink = sink;
+    this.sink = sink;
   }
 
   abstract readonly bytes: Buffer | null;
@@ -47,7 +49,7 @@ abstract class HostRemoteDmb implements RemoteDmb {
   }
 
   signal(): void {
-    if (this.live) this.#sink.signal(this.index, this.generation);
+    if (this.live) this.sink.signal(this.index, this.generation);
   }
 }
 
@@ -83,11 +85,19 @@ export class StoredRemoteDmb extends HostRemoteDmb {
   }
 
   protected put(offset: number, data: Uint8Array): void {
-    if (data.length > 0) store(this.#fd, data, this.#offset + offset);
+    if (data.length > 0) this.#attempt(() => store(this.#fd, data, this.#offset + offset));
   }
 
   protected putWord(offset: number, value: number): void {
-    storeWord(this.#fd, this.#offset + offset, value);
+    this.#attempt(() => storeWord(this.#fd, this.#offset + offset, value));
+  }
+
+  #attempt(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      this.sink.failed(error as Error);
+    }
   }
 }
 
