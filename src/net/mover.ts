@@ -468,14 +468,15 @@ export class Mover {
         return;
       }
     }
-    this.#watchOrphan(carrier);
+    this.#watchOrphan(carrier, connection);
   }
 
-  /** What has come is read first, however long the program takes; then TCP's end is shown, or we make one. */
-  #watchOrphan(carrier: Carrier): void {
+  /** What has come is read first, however long the program takes; then TCP's end is shown, or we make one; none when all was said. */
+  #watchOrphan(carrier: Carrier, connection: Connection): void {
     this.#orphanTimer = setTimeout(() => {
       if (this.#state !== 'CONNECTED') return;
-      if (carrier.hasMoreToShow) this.#watchOrphan(carrier);
+      const allIsSaid = this.socket.readableEnded && this.socket.writableEnded && connection.out.unconsumed === 0;
+      if (carrier.hasMoreToShow || allIsSaid) this.#watchOrphan(carrier, connection);
       else carrier.reset();
     }, ORPHAN_MS);
     this.#orphanTimer.unref();

@@ -10,6 +10,7 @@ import {
   createPipe,
   createSharedMemory,
   map,
+  openWriteOnly,
   packetSocketPair,
   receivePacket,
   ringPipe,
@@ -218,6 +219,24 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
 })) {
   test(`thrown out: ${what}`, () => isThrownOut(act));
 }
+
+test('memory that takes no store any more ends its pair', async () => {
+  await isThrownOut(async (attacker) => {
+    const writeOnly = openWriteOnly(attacker.memory);
+    attacker.say({ type: 'OPEN', version: 1, access: 'store', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
+      writeOnly,
+    ]);
+    assert.ok(await victim.queryRemoteGid(attacker.gid));
+    assert.equal(victim.writeAccess(attacker.gid), 'store');
+    const { setAppend } = await import('./memfd.ts');
+    setAppend(writeOnly); // it is sealed: nothing can be appended
+    closeFd(writeOnly);
+    await eventually('it has stored something', () => {
+      attacker.ring();
+      return gone(attacker);
+    });
+  });
+});
 
 test('memory that can shrink is not taken', async () => {
   const { memfd } = await import('./memfd.ts');

@@ -49,6 +49,7 @@ const CLIENT = `${PRELUDE}
   told('writeAndDestroy', (length) => { socket.write(pattern(sent, +length)); socket.destroy(); });
   told('throw', () => { throw new Error('on purpose'); });
   told('end', () => socket.end());
+  told('exit', () => process.exit());
 `;
 
 async function connected(env: NodeJS.ProcessEnv = {}, kind = ''): Promise<{ server: Program; client: Program }> {
@@ -104,6 +105,24 @@ test('kill -9 while nothing is under way: the other one sees the end, as on TCP'
     await new Promise((resolve) => setTimeout(resolve, 100));
     client.child.kill('SIGKILL');
     return { close: await server.says('close '), end: server.lines.some((line) => line.startsWith('end')) };
+  });
+  await nothingIsLeft();
+});
+
+test('a writer that ends and exits: a slow reader gets everything, however late, as on TCP', async () => {
+  await both(async (env) => {
+    const { server, client } = await connected(env);
+    server.tell('pause');
+    await server.says('paused');
+    client.tell('write 40000');
+    client.tell('end');
+    await client.says('written ok');
+    client.tell('exit');
+    await client.exited;
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    server.tell('resume');
+    const [end, close] = [await server.says('end '), await server.says('close ')];
+    return { end, close, error: server.lines.filter((line) => line.startsWith('error')) };
   });
   await nothingIsLeft();
 });
