@@ -4,6 +4,7 @@ import { afterEach, test } from 'node:test';
 import { LoopbackDevice } from '../../src/devices/loopback/index.ts';
 import type { Dmb, DmbRequest } from '../../src/ism/index.ts';
 import { WORD, type WordName } from '../../src/smc/head.ts';
+import { eventually } from '../../src/testing/index.ts';
 import { movablePair, moveNow, type SocketPair } from '../sockets/pairs.ts';
 import { warmed } from '../sockets/scenarios.ts';
 
@@ -53,7 +54,7 @@ for (const [what, words] of [
     assert.equal(error.code, 'ECONNRESET');
     assert.equal(victim.reason.name, 'PROTOCOL');
     bad.server.resume();
-    if (!bad.server.closed) await once(bad.server, 'close');
+    await eventually('its other end is closed', () => bad.server.closed);
     good.client.write('fine');
     const [chunk] = (await once(good.server, 'data')) as [Buffer];
     assert.equal(String(chunk), 'fine');
