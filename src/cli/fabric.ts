@@ -92,11 +92,11 @@ async function status(json: boolean): Promise<number> {
   try {
     const found = findFabric(process.env);
     if (found === null) {
-      const { ISTHMUS_FABRIC: named = '' } = process.env;
+      const { kind, socket } = fabricPlaces(process.env).at(-1) as FabricPlace;
       return fail(
-        named === ''
-          ? 'no fabric is running; programs start one when they need it'
-          : `no fabric is running at ${printable(named)} (ISTHMUS_FABRIC), and no program starts one there: isthmus fabric does`,
+        kind === 'named'
+          ? `no fabric is running at ${printable(socket)} (ISTHMUS_FABRIC), and no program starts one there: isthmus fabric does`
+          : 'no fabric is running; programs start one when they need it',
       );
     }
     text = await askStatus(found.fd);

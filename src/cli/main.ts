@@ -2,7 +2,7 @@
  * `isthmus`: one command with subcommands. Exit codes: 0 done; 1 failed, the reason stands on stderr; 2 called wrongly.
  * `run` ends as its command does.
  */
-import { type Command, version } from './command.ts';
+import { type Command, fail, version } from './command.ts';
 
 /** Loaded when called. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -15,9 +15,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 
 // Whoever reads has seen enough (`isthmus ss | head -1`).
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit();
-  process.stderr.write(`isthmus: ${error.message}\n`);
-  process.exit(1);
+  process.exit(error.code === 'EPIPE' ? undefined : fail(error.message));
 });
 
 const [name, ...args] = process.argv.slice(2);

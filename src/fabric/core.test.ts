@@ -80,6 +80,15 @@ function end(side: 'client' | 'server', changes: Partial<MessageByName<'ANNOUNCE
   return { type: 'ANNOUNCE', claim: 7, role, local, peer, netnsCookie: 5n, socketCookie, ...changes } as const;
 }
 
+/** The two ends of a connection of their own: its claim is the client's port. */
+function ends(claim: number) {
+  const local = { ...A, port: claim };
+  return [
+    end('client', { claim, local, socketCookie: BigInt(claim) }),
+    end('server', { claim, peer: local, socketCookie: BigInt(1000 + claim) }),
+  ] as const;
+}
+
 function show(
   id: number,
   announced: MessageByName<'ANNOUNCE'>,
@@ -292,17 +301,10 @@ test('limits of a user: partitions, claims, announcements per second', () => {
 test('proofs of one user wait for each other', () => {
   start({ shownPerUser: 2 });
   for (const id of [1, 2]) join(id);
-  const both = (claim: number) => {
-    const local = { ...A, port: claim };
-    return [
-      end('client', { claim, local, socketCookie: BigInt(claim) }),
-      end('server', { claim, peer: local, socketCookie: BigInt(1000 + claim) }),
-    ] as const;
-  };
-  for (const claim of [1, 2]) for (const [i, one] of both(claim).entries()) core.message(i + 1, one, null);
+  for (const claim of [1, 2]) for (const [i, one] of ends(claim).entries()) core.message(i + 1, one, null);
   assert.deepEqual(world.take(1), [{ type: 'SHOW', claim: 1 }]);
   world.take(2);
-  for (const [i, one] of both(1).entries()) show(i + 1, one);
+  for (const [i, one] of ends(1).entries()) show(i + 1, one);
   world.settle();
   assert.deepEqual(world.types(1), ['SHOW', 'INTRODUCE', 'MATCHED']);
 });
@@ -310,13 +312,6 @@ test('proofs of one user wait for each other', () => {
 test('a proof that waits is not forgotten when those before it have been withdrawn', () => {
   start({ shownPerUser: 2 });
   for (const id of [1, 2]) join(id);
-  const ends = (claim: number) => {
-    const local = { ...A, port: claim };
-    return [
-      end('client', { claim, local, socketCookie: BigInt(claim) }),
-      end('server', { claim, peer: local, socketCookie: BigInt(1000 + claim) }),
-    ] as const;
-  };
   for (let claim = 1; claim <= 20; claim++)
     for (const [i, one] of ends(claim).entries()) core.message(i + 1, one, null);
   for (let claim = 2; claim <= 10; claim++)

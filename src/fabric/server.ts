@@ -106,7 +106,7 @@ export class FabricServer {
       try {
         this.#connected(fd);
       } catch {
-        closeFdAside(fd, () => {}); // it cannot be watched
+        closeFdAside(fd); // it cannot be watched
       }
     }
   }
@@ -158,7 +158,7 @@ export class FabricServer {
       if (packet.truncated) throw new Error('truncated');
       message = decodeMessage(packet.bytes, packet.fds.length, 'partition');
     } catch {
-      for (const fd of packet.fds) closeFdAside(fd, () => {});
+      for (const fd of packet.fds) closeFdAside(fd);
       this.#refuse(connection, 3);
       return;
     }
@@ -174,14 +174,14 @@ export class FabricServer {
     else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
     else {
-      if (fd !== null) closeFdAside(fd, () => {});
+      if (fd !== null) closeFdAside(fd);
       this.#refuse(connection, 3);
     }
   }
 
   #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
     if (connection.doorbellFd !== null || !canBeDoorbell(doorbellFd)) {
-      closeFdAside(doorbellFd, () => {});
+      closeFdAside(doorbellFd);
       this.#refuse(connection, 3);
       return;
     }
@@ -271,8 +271,8 @@ export class FabricServer {
     connection.poll.close();
     for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);
     // Descriptors that the peer sent and we never took off are closed with the socket: they may linger.
-    closeFdAside(connection.fd, () => {});
-    if (connection.doorbellFd !== null) closeFdAside(connection.doorbellFd, () => {});
+    closeFdAside(connection.fd);
+    if (connection.doorbellFd !== null) closeFdAside(connection.doorbellFd);
     this.#core.left(id);
     this.#options.onUse(this.#core.partitionCount);
   }

@@ -466,8 +466,8 @@ export class Carrier {
   #destroyed(error: Error | null, callback: (error: Error | null) => void): void {
     if (!this.#closed) {
       this.#closed = true;
-      const reset = this.#socket.resetAndClosing === true;
-      this.#connection?.close(reset || this.#leavesUnread());
+      const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
+      this.#connection?.close(reset);
       this.#listener.closing(reset);
     }
     (this.#destroyBefore ?? SOCKET._destroy).call(this.#socket, error, callback);

@@ -72,6 +72,11 @@ export function internalsOf(socket: Socket): InternalSocket {
 
 export const SOCKET = Socket.prototype as unknown as SocketInternals;
 
+/** Gives the stream bytes again that were taken from the ring for somebody else: they come behind what it holds already. */
+export function putBack(socket: Socket, bytes: Buffer): void {
+  if (bytes.length > 0) SOCKET.push.call(socket, bytes);
+}
+
 /** [name, parameters] */
 const METHODS = [
   ['_writeGeneric', 4],

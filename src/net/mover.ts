@@ -9,7 +9,7 @@ import { Connection, type ConnectionParts } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier } from './carrier.ts';
-import { type Internals, SOCKET } from './internals.ts';
+import { type Internals, putBack } from './internals.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
@@ -390,8 +390,7 @@ export class Mover {
       if (carrier.isPlain) break;
       if (performance.now() > end) {
         carrier.isHolding = false;
-        const unread = Buffer.concat(chunks);
-        if (unread.length > 0) SOCKET.push.call(this.socket, unread); // behind what the stream holds already
+        putBack(this.socket, Buffer.concat(chunks));
         return null;
       }
     }
@@ -414,7 +413,7 @@ export class Mover {
 
   #closing(reset: boolean): void {
     const carrier = this.#carrier;
-    if (carrier !== null && this.#ground.isShown(this)) this.#ground.endShown(carrier.fd, reset || carrier.unread > 0);
+    if (carrier !== null && this.#ground.isShown(this)) this.#ground.endShown(carrier.fd, reset);
   }
 
   #closed(): void {

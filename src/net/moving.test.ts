@@ -218,8 +218,10 @@ test('what has been brought back goes behind what the stream holds', async () =>
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const sent = `b${['1', '2', '3', '4'].map((digit) => digit.repeat(9_000)).join('')}`;
-  const engine = { giveAway: () => ends.movers[0].bringBackNow(REASONS.GIVENAWAY, 500) ?? Buffer.alloc(0) };
-  guardPassing(() => ({ ...engine, loadsIsthmus: () => false }));
+  guardPassing(() => ({
+    giveAway: () => ends.movers[0].bringBackNow(REASONS.GIVENAWAY, 500) ?? Buffer.alloc(0),
+    loadsIsthmus: () => false,
+  }));
   const child = fork('-', { stdio: 'ignore', execArgv: ['-e', 'setTimeout(() => {}, 5000)'] });
   try {
     assert.throws(() => child.send('take it', client), { code: 'ERR_ISTHMUS_PASS' });

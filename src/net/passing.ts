@@ -7,7 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
 import { IsthmusError } from '../ism/errors.ts'; // the whole layer would weigh upon every program
-import { SOCKET } from './internals.ts';
+import { putBack } from './internals.ts';
 import { givenAway } from './refusals.ts';
 
 export interface Passing {
@@ -64,7 +64,7 @@ function giveStdio(stdio: unknown, passing: Passing | null): void {
     if (!(entry instanceof Socket)) continue;
     const unread = passing?.giveAway(entry) ?? NOTHING;
     if (unread.length > 0) {
-      SOCKET.push.call(entry, unread); // behind what the stream holds already
+      putBack(entry, unread);
       throw new PassError(
         `${unread.length} bytes of the socket were received through shared memory and not read: a child cannot get them as stdio`,
       );
@@ -80,7 +80,7 @@ function guardSend(sender: Sender, understands: () => boolean, passing: () => Pa
     if (!(handle instanceof Socket)) return send.call(this, message, handle, ...rest);
     const unread = passing()?.giveAway(handle) ?? NOTHING;
     if (unread.length > 0 && !understands()) {
-      SOCKET.push.call(handle, unread); // behind what the stream holds already
+      putBack(handle, unread);
       throw new PassError(
         `${unread.length} bytes of the socket were received through shared memory and not read: the other process cannot get them, it does not run under isthmus or is the parent`,
       );

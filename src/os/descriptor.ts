@@ -19,7 +19,7 @@ export function closeFd(fd: number): void {
 }
 
 /** Closes on a helper thread: a stranger's socket may linger for seconds in close. Calls back when it is done. */
-export function closeFdAside(fd: number, closed: () => void): void {
+export function closeFdAside(fd: number, closed: () => void = () => {}): void {
   strikeFd(fd);
   toClose.push({ fd, closed });
   closeNext();

@@ -95,7 +95,7 @@ export class PairChannel {
           if (packet.truncated) throw new Error('a packet that is too long');
           messages = decodePairPacket(packet.bytes, packet.fds.length);
         } catch (error) {
-          for (const one of packet.fds) closeFdAside(one, () => {}); // a stranger's may take its time
+          for (const one of packet.fds) closeFdAside(one); // a stranger's may take its time
           throw error;
         }
         for (const message of messages) this.#listener.message(message, fd);

@@ -35,7 +35,7 @@ import { PairChannel } from './channel.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
 import { PAIR_VERSION, type PairMessage } from './messages.ts';
 import type { PolledPair } from './polling.ts';
-import { MappedRemoteDmb, type RemoteDmbPlace, StoredRemoteDmb, storeWord } from './remote-dmb.ts';
+import { MappedRemoteDmb, type RemoteDmbPlace, StoredMemory, StoredRemoteDmb } from './remote-dmb.ts';
 
 /** Places in the signal ring, hence DMBs in each direction, with one place for the channel itself. */
 export const SIGNAL_CAPACITY = 16384;
@@ -106,7 +106,7 @@ interface Offer {
 
 type PeerPiece =
   | { readonly memory: ArrayBuffer; readonly lengthBytes: number }
-  | { readonly fd: number; readonly lengthBytes: number };
+  | { readonly stored: StoredMemory; readonly lengthBytes: number };
 
 export class Pair implements PolledPair {
   readonly peer: Gid;
@@ -122,8 +122,7 @@ export class Pair implements PolledPair {
   #writer: SignalWriter | null = null;
   readonly #peerPieces: PeerPiece[] = [];
   /** The peer's signal area: memory, or a descriptor to store through; neither until the peer has opened. */
-  #peerArea: Int32Array | null = null;
-  #peerAreaFd: number | null = null;
+  #peerArea: Int32Array | StoredMemory | null = null;
   /** By index; null = free. */
   readonly #dmbs: (HostDmb | null)[] = [null];
   readonly #generations: number[] = [0];
@@ -282,7 +281,7 @@ export class Pair implements PolledPair {
     const remote =
       'memory' in piece
         ? new MappedRemoteDmb(offer.place, this, piece.memory)
-        : new StoredRemoteDmb(offer.place, this, piece.fd);
+        : new StoredRemoteDmb(offer.place, this, piece.stored);
     offer.attached.add(remote);
     this.#attached++;
     return remote;
@@ -387,19 +386,8 @@ export class Pair implements PolledPair {
   }
 
   #storeToPeer(offset: number, value: number): void {
-    if (this.#peerArea !== null) storeInOrder(this.#peerArea, offset >> 2, value);
-    else if (this.#peerAreaFd !== null) {
-      try {
-        storeWord(this.#peerAreaFd, offset, value);
-      } catch (error) {
-        this.failed(error as Error);
-      }
-    }
-  }
-
-  /** The peer's memory takes nothing more: whoever made it can see to that at any time (O_APPEND, for one). */
-  failed(error: Error): void {
-    this.die(`the peer's memory cannot be written: ${error.message}`);
+    if (this.#peerArea instanceof StoredMemory) this.#peerArea.storeWord(offset, value);
+    else if (this.#peerArea !== null) storeInOrder(this.#peerArea, offset >> 2, value);
   }
 
   // --- The channel ---
@@ -456,7 +444,7 @@ export class Pair implements PolledPair {
     if (capacity !== SIGNAL_CAPACITY || piece.lengthBytes < signalAreaBytes(capacity))
       throw broken('another signal area');
     if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
-    else this.#peerAreaFd = piece.fd;
+    else this.#peerArea = piece.stored;
     this.#writer = new SignalWriter(this.#area, (offset, value) => this.#storeToPeer(offset, value), capacity);
     this.#listener.up(this);
   }
@@ -466,7 +454,7 @@ export class Pair implements PolledPair {
     if (fd === null) throw broken('no descriptor');
     // Before anything else, since it asks no file system, which a stranger may have made to keep us waiting; close would, too.
     if (!isSizeSealed(fd)) {
-      closeFdAside(fd, () => {});
+      closeFdAside(fd);
       throw broken('a descriptor that is not sealed memory');
     }
     let keep = false;
@@ -476,7 +464,9 @@ export class Pair implements PolledPair {
       const mode = accessMode(fd);
       if (mode === 'r') throw broken('memory that cannot be written');
       keep = mode === 'w' || this.#access === 'store';
-      return keep ? { fd, lengthBytes } : { memory: map(fd, lengthBytes), lengthBytes };
+      if (!keep) return { memory: map(fd, lengthBytes), lengthBytes };
+      const refused = ({ message }: Error) => this.die(`the peer's memory cannot be written: ${message}`);
+      return { stored: new StoredMemory(fd, refused), lengthBytes };
     } finally {
       if (!keep) closeFd(fd);
     }
@@ -513,8 +503,8 @@ export class Pair implements PolledPair {
     this.#doorbell.close();
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
-    this.#peerAreaFd = null;
-    for (const piece of this.#peerPieces) if ('fd' in piece) closeFd(piece.fd);
+    if (this.#peerArea instanceof StoredMemory) this.#peerArea = null;
+    for (const piece of this.#peerPieces) if ('stored' in piece) closeFd(piece.stored.fd);
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);
     this.#closeMemoryIfUnused();
     this.#listener.died(this, cause);

@@ -13,8 +13,6 @@ export interface RemoteDmbPlace {
 /** What the remote DMBs of a pair share: a way to signal, and whether it is alive. */
 export interface SignalSink {
   signal(index: number, generation: number): void;
-  /** A store was refused: the pair is at its end. */
-  failed(error: Error): void;
 }
 
 abstract class HostRemoteDmb implements RemoteDmb {
@@ -24,14 +22,14 @@ abstract class HostRemoteDmb implements RemoteDmb {
   readonly lengthBytes: number;
   /** False from the moment it was detached, or its pair died. */
   live = true;
-  protected readonly sink: SignalSink;
+  readonly #sink: SignalSink;
 
   constructor(place: RemoteDmbPlace, sink: SignalSink) {
     this.token = place.token;
     this.index = place.index;
     this.generation = place.generation;
     this.lengthBytes = place.lengthBytes;
-    this.sink = sink;
+    this.#sink = sink;
   }
 
   abstract readonly bytes: Buffer | null;
@@ -49,7 +47,7 @@ abstract class HostRemoteDmb implements RemoteDmb {
   }
 
   signal(): void {
-    if (this.live) this.sink.signal(this.index, this.generation);
+    if (this.live) this.#sink.signal(this.index, this.generation);
   }
 }
 
@@ -75,36 +73,50 @@ export class MappedRemoteDmb extends HostRemoteDmb {
 /** The user-space form of PCI Store Block. */
 export class StoredRemoteDmb extends HostRemoteDmb {
   readonly bytes = null;
-  readonly #fd: number;
+  readonly #memory: StoredMemory;
   readonly #offset: number;
 
-  constructor(place: RemoteDmbPlace, sink: SignalSink, fd: number) {
+  constructor(place: RemoteDmbPlace, sink: SignalSink, memory: StoredMemory) {
     super(place, sink);
-    this.#fd = fd;
+    this.#memory = memory;
     this.#offset = place.offset;
   }
 
   protected put(offset: number, data: Uint8Array): void {
-    if (data.length > 0) this.#attempt(() => store(this.#fd, data, this.#offset + offset));
+    if (data.length > 0) this.#memory.store(data, this.#offset + offset);
   }
 
   protected putWord(offset: number, value: number): void {
-    this.#attempt(() => storeWord(this.#fd, this.#offset + offset, value));
-  }
-
-  #attempt(write: () => void): void {
-    try {
-      write();
-    } catch (error) {
-      this.sink.failed(error as Error);
-    }
+    this.#memory.storeWord(this.#offset + offset, value);
   }
 }
 
 const word = Buffer.alloc(4);
 
-/** One aligned word, whole: a write of its own. */
-export function storeWord(fd: number, offset: number, value: number): void {
-  word.writeInt32LE(value, 0);
-  store(fd, word, offset);
+/**
+ * Memory of a peer that is written through its descriptor. Nothing is thrown: whoever made it can see to it at any time that it takes
+ * nothing more (O_APPEND, for one), and `refused` hears of that.
+ */
+export class StoredMemory {
+  readonly fd: number;
+  readonly #refused: (error: Error) => void;
+
+  constructor(fd: number, refused: (error: Error) => void) {
+    this.fd = fd;
+    this.#refused = refused;
+  }
+
+  store(data: Uint8Array, offset: number): void {
+    try {
+      store(this.fd, data, offset);
+    } catch (error) {
+      this.#refused(error as Error);
+    }
+  }
+
+  /** One aligned word, whole: a write of its own. */
+  storeWord(offset: number, value: number): void {
+    word.writeInt32LE(value, 0);
+    this.store(word, offset);
+  }
 }
