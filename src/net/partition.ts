@@ -350,6 +350,7 @@ export class Partition implements Ground, Client {
         this.#drop(claim);
         claim.mover.stay(reasonOfDecline(reason));
       },
+      eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
         const reason = isSilent ? REASONS.FABRICSILENT : REASONS.PEERNOSMC;
         for (const { mover } of this.#claims.values()) mover.waitingFor(reason);
@@ -471,7 +472,7 @@ export class Partition implements Ground, Client {
     mover.matched();
     const context: HandshakeContext = {
       devices,
-      ueids: [DEFAULT_UEID],
+      ueids: this.#membership?.client.ueids ?? [DEFAULT_UEID],
       client: this,
       groups: this.#groups,
       hostName: hostname(),
