@@ -42,5 +42,8 @@ export function eidToBytes(eid: Eid): Buffer {
 
 /** @param bytes 32 bytes; kept as they are but for the padding, since a peer's EID is only ever compared. */
 export function eidFromBytes(bytes: Uint8Array): Eid {
-  return Buffer.from(bytes).toString('latin1').replace(/ +$/, '') as Eid;
+  let end = bytes.length;
+  while (bytes[end - 1] === 0x20) end--;
+  const view = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return view.toString('latin1', 0, end) as Eid;
 }
