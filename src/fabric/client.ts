@@ -1,4 +1,5 @@
 /** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
+import { existsSync } from 'node:fs';
 import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
 import {
   closeFd,
@@ -136,11 +137,10 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
       );
     }
     const distrust = distrustPath(place) ?? distrustPeer(place, fd);
-    if (distrust !== null) {
-      closeFd(fd);
-      throw new FabricUnavailable('untrusted', distrust);
-    }
-    return { fd, place };
+    if (distrust === null) return { fd, place };
+    closeFd(fd);
+    // Else it has ended just now, and its socket is gone.
+    if (existsSync(place.socket)) throw new FabricUnavailable('untrusted', distrust);
   }
   return null;
 }
