@@ -303,7 +303,7 @@ export class FabricClient {
 
   #receive(): void {
     while (!this.#closed) {
-      const packet = this.#receivePacket();
+      const packet = receiveFrom(this.#fd);
       if (packet === null) return;
       if (packet === 'end') {
         this.#lost('the fabric has hung up');
@@ -320,14 +320,6 @@ export class FabricClient {
         return;
       }
       this.#dispatch(message, packet.fds);
-    }
-  }
-
-  #receivePacket(): Packet | null | 'end' {
-    try {
-      return receivePacket(this.#fd);
-    } catch {
-      return 'end';
     }
   }
 
@@ -390,10 +382,19 @@ function isSpoken(version: number): boolean {
   return version >= PROTOCOL_VERSION_MIN && version <= PROTOCOL_VERSION_MAX;
 }
 
+/** 'end' also when the fabric went without reading all that it was told. */
+export function receiveFrom(fd: number): Packet | null | 'end' {
+  try {
+    return receivePacket(fd);
+  } catch {
+    return 'end';
+  }
+}
+
 /** A message without descriptors; 'end' for anything else. */
 function receiveOne(fd: number): FabricMessage | null | 'end' {
   try {
-    const packet = receivePacket(fd);
+    const packet = receiveFrom(fd);
     if (packet === null || packet === 'end') return packet;
     for (const one of packet.fds) closeFd(one);
     return decodeMessage(packet.bytes, packet.fds.length, 'fabric');
