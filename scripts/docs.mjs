@@ -220,7 +220,7 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['demo'], ['bench']];
+const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
 
 function cli() {
   return COMMANDS.map((command) => {

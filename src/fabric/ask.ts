@@ -1,5 +1,6 @@
 /** Questions to a fabric without joining it: for commands. */
-import { closeFd, receivePacket, sendPacket } from '../os/index.ts';
+import { closeFd, sendPacket } from '../os/index.ts';
+import { receiveFrom } from './client.ts';
 import { type EidTable, tableOf } from './eids.ts';
 import { decodeMessage, type EidChange, encodeMessage, type FabricMessage, type MessageByName } from './protocol.ts';
 
@@ -22,7 +23,7 @@ export async function ask<Answer>(
     const end = performance.now() + TIMEOUT_MS;
     let partEnd = performance.now() + PART_TIMEOUT_MS;
     while (performance.now() < Math.min(end, partEnd)) {
-      const packet = receivePacket(fd);
+      const packet = receiveFrom(fd);
       if (packet === 'end') return null;
       if (packet === null) {
         await new Promise((resolve) => setTimeout(resolve, LOOK_MS));

@@ -1,4 +1,5 @@
 /** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
+import { existsSync } from 'node:fs';
 import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
 import {
   closeFd,
@@ -136,11 +137,10 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
       );
     }
     const distrust = distrustPath(place) ?? distrustPeer(place, fd);
-    if (distrust !== null) {
-      closeFd(fd);
-      throw new FabricUnavailable('untrusted', distrust);
-    }
-    return { fd, place };
+    if (distrust === null) return { fd, place };
+    closeFd(fd);
+    // Else it has ended just now, and its socket is gone.
+    if (existsSync(place.socket)) throw new FabricUnavailable('untrusted', distrust);
   }
   return null;
 }
@@ -303,7 +303,7 @@ export class FabricClient {
 
   #receive(): void {
     while (!this.#closed) {
-      const packet = this.#receivePacket();
+      const packet = receiveFrom(this.#fd);
       if (packet === null) return;
       if (packet === 'end') {
         this.#lost('the fabric has hung up');
@@ -320,14 +320,6 @@ export class FabricClient {
         return;
       }
       this.#dispatch(message, packet.fds);
-    }
-  }
-
-  #receivePacket(): Packet | null | 'end' {
-    try {
-      return receivePacket(this.#fd);
-    } catch {
-      return 'end';
     }
   }
 
@@ -390,10 +382,19 @@ function isSpoken(version: number): boolean {
   return version >= PROTOCOL_VERSION_MIN && version <= PROTOCOL_VERSION_MAX;
 }
 
+/** 'end' also when the fabric went without reading all that it was told. */
+export function receiveFrom(fd: number): Packet | null | 'end' {
+  try {
+    return receivePacket(fd);
+  } catch {
+    return 'end';
+  }
+}
+
 /** A message without descriptors; 'end' for anything else. */
 function receiveOne(fd: number): FabricMessage | null | 'end' {
   try {
-    const packet = receivePacket(fd);
+    const packet = receiveFrom(fd);
     if (packet === null || packet === 'end') return packet;
     for (const one of packet.fds) closeFd(one);
     return decodeMessage(packet.bytes, packet.fds.length, 'fabric');

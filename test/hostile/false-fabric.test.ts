@@ -197,6 +197,18 @@ test('introductions that nobody asked for, or of another kind than asked, are an
   client.close();
 });
 
+test('a fabric that ends before it has answered has hung up, for commands as well: they look for the next', async () => {
+  const unread = askEids(connectPackets(socket)); // it is not even taken off the queue
+  const accepted = askEids(connectPackets(socket));
+  const fd = acceptPackets(listener);
+  assert.ok(fd !== null);
+  closeFd(fd);
+  closeFd(listener);
+  assert.deepEqual(await Promise.all([unread, accepted]), [null, null]);
+  rmSync(socket);
+  listener = listenPackets(socket);
+});
+
 test('commands say what they make of such fabrics', async () => {
   const asked = (words: readonly (FabricMessage | Buffer)[], what: (fd: number) => Promise<unknown> = askEids) => {
     const answer = what(connectPackets(socket));
