@@ -14,7 +14,7 @@
  *     24, 40 | 4    | trailer           | not checked, as in Linux                                            | v1
  */
 import { applyResidue, copyUnlessZero, hex, nibbles, put, type WithResidue, withResidue } from './bytes.ts';
-import { SMC_CLC_DECL } from './decline-codes.ts';
+import { declineReason } from './decline-codes.ts';
 import { osName } from './first-contact.ts';
 import { type ClcVersion, checkLength, newMessage, openMessage } from './header.ts';
 
@@ -86,14 +86,9 @@ function lengthOf(version: ClcVersion): number {
 
 export function describeDecline({ version, diagnosis, outOfSync, os, moreDiagnosis }: Decline): string {
   const codes = [diagnosis, ...(moreDiagnosis ?? [])].map((code) => `0x${hex(code, 8)}`);
-  const name = declineName(diagnosis);
+  const name = declineReason(diagnosis)?.name;
   const parts = [`Decline v${version}: ${codes.join(' ')}${name ? ` ${name}` : ''}`];
   if (outOfSync) parts.push('out of sync');
   if (os !== 0) parts.push(osName(os));
   return parts.join(', ');
-}
-
-/** The name without SMC_CLC_DECL_, undefined for a code that Linux doesn't have. */
-export function declineName(code: number): string | undefined {
-  return Object.entries(SMC_CLC_DECL).find(([, value]) => value === code)?.[0];
 }

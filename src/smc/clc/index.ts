@@ -25,8 +25,8 @@ export {
   dmbeSizeBytes,
   encodeAcceptConfirm,
 } from './accept-confirm.ts';
-export { type Decline, declineName, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-export { SMC_CLC_DECL } from './decline-codes.ts';
+export { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
+export { declineReason, SMC_CLC_DECL } from './decline-codes.ts';
 export type { IsmDevice } from './device-list.ts';
 export {
   describeFirstContact,
