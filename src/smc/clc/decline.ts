@@ -26,8 +26,8 @@ const OS_TYPE = 20;
 const MORE_DIAGNOSIS = 24;
 const MORE_DIAGNOSIS_COUNT = 4;
 const CODE_BYTES = 4;
-const DECLINE_V1_BYTES = 28;
-const DECLINE_V2_BYTES = 44;
+export const DECLINE_V1_BYTES = 28;
+export const DECLINE_V2_BYTES = 44;
 
 export interface Decline extends WithResidue {
   readonly type: 'decline';

@@ -8,7 +8,7 @@ import { type Chid, type Gid, gidToBytes, isEmulated, parseChid } from '../../is
 import { copyOf, GID_HALF_BYTES, gid64, gidOfHalves, hex } from './bytes.ts';
 
 const GID = 0;
-const CHID = 8;
+export const ENTRY_CHID = 8;
 export const LIST_ENTRY_BYTES = 10;
 export const MAX_LIST_ENTRIES = 8;
 
@@ -21,7 +21,7 @@ export interface IsmDevice {
 /** Skips an emulated entry without a second half: the last one, or one followed by another CHID. */
 export function decodeDeviceList(bytes: Buffer): IsmDevice[] {
   const gidAt = (entry: number) => copyOf(bytes, entry + GID, GID_HALF_BYTES);
-  const chidAt = (entry: number) => parseChid(bytes.readUInt16BE(entry + CHID));
+  const chidAt = (entry: number) => parseChid(bytes.readUInt16BE(entry + ENTRY_CHID));
   const devices: IsmDevice[] = [];
   for (let entry = 0; entry < bytes.length; entry += LIST_ENTRY_BYTES) {
     const chid = chidAt(entry);
@@ -50,7 +50,7 @@ function encodeDevice({ gid, chid }: IsmDevice): Buffer[] {
 function encodeEntry(gidHalf: Buffer, chid: Chid): Buffer {
   const bytes = Buffer.alloc(LIST_ENTRY_BYTES);
   bytes.set(gidHalf, GID);
-  bytes.writeUInt16BE(chid, CHID);
+  bytes.writeUInt16BE(chid, ENTRY_CHID);
   return bytes;
 }
 

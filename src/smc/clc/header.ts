@@ -16,7 +16,7 @@
 import { nibbles, viewOf } from './bytes.ts';
 import { type ClcType, ClcWireError } from './wire-error.ts';
 
-const TYPE = 4;
+export const TYPE = 4;
 export const LENGTH = 5;
 export const FLAGS = 7;
 export const HEADER_BYTES = 8;
@@ -24,7 +24,7 @@ export const TRAILER_BYTES = 4;
 
 export const EYECATCHERS = { SMCR: Buffer.from('e2d4c3d9', 'hex'), SMCD: Buffer.from('e2d4c3c4', 'hex') } as const;
 export type Eyecatcher = keyof typeof EYECATCHERS;
-const EYECATCHER_BYTES = 4;
+export const EYECATCHER_BYTES = 4;
 
 /** The type byte is the index. */
 export const CLC_TYPES: readonly (ClcType | undefined)[] = [undefined, 'proposal', 'accept', 'confirm', 'decline'];
