@@ -218,7 +218,7 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['demo'], ['bench']];
+const COMMANDS = [[], ['run'], ['ss'], ['clc'], ['fabric'], ['demo'], ['bench']];
 
 function cli() {
   return COMMANDS.map((command) => {

@@ -8,6 +8,7 @@ import { type Command, fail, version } from './command.ts';
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./run.ts')).run,
   ss: async () => (await import('./ss.ts')).ss,
+  clc: async () => (await import('./clc.ts')).clc,
   fabric: async () => (await import('./fabric.ts')).fabric,
   demo: async () => (await import('./demo.ts')).demo,
   bench: async () => (await import('./bench.ts')).bench,
