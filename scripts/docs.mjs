@@ -15,7 +15,7 @@ const { SENDER } = await built('smc/handover/sender.js');
 const { RECEIVER } = await built('smc/handover/receiver.js');
 const { CLOSE, STATE_NAMES } = await built('smc/states.js');
 const { REASONS, reasonOfCode } = await built('smc/reasons.js');
-const { SMC_CLC_DECL } = await built('smc/clc/decline-codes.js');
+const { SMC_CLC_DECL, declineReason } = await built('smc/clc/decline-codes.js');
 const { HostDevice } = await built('devices/host/index.js');
 const { LoopbackFabric } = await built('devices/loopback/index.js');
 const { randomGid, virtualChid } = await built('ism/index.js');
@@ -188,11 +188,10 @@ function reasons(isOwn) {
 }
 
 function declineCodes() {
-  const about = sentences('src/smc/clc/decline-codes.ts', 'SMC_CLC_DECL');
   const rows = Object.entries(SMC_CLC_DECL).map(([name, number]) => [
     code(hex(number)),
     code(name),
-    about.get(name) ?? '',
+    declineReason(number).text,
     reasonOfCode(number).name === name ? 'yes' : '',
   ]);
   return table(['code', 'SMC_CLC_DECL_', 'meaning', 'has a reason'], rows);
@@ -220,7 +219,7 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
+const COMMANDS = [[], ['run'], ['ss'], ['clc'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
 
 function cli() {
   return COMMANDS.map((command) => {

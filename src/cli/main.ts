@@ -8,6 +8,7 @@ import { type Command, fail, version } from './command.ts';
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./run.ts')).run,
   ss: async () => (await import('./ss.ts')).ss,
+  clc: async () => (await import('./clc.ts')).clc,
   fabric: async () => (await import('./fabric.ts')).fabric,
   ueid: async () => (await import('./eids.ts')).ueid,
   seid: async () => (await import('./eids.ts')).seid,

@@ -2,7 +2,7 @@
  * Why a connection is what it is: a row for each reason. Codes up to 0x0999ffff are the decline codes of SMC (smc_clc.h) and
  * travel in Declines; those that begin with 0x4953 ("IS") are our own and are shown at home only.
  */
-import { declineName, SMC_CLC_DECL } from './clc/decline-codes.ts';
+import { declineReason, SMC_CLC_DECL } from './clc/decline-codes.ts';
 
 export interface Reason {
   readonly code: number;
@@ -133,10 +133,13 @@ export const REASONS = Object.fromEntries(
 
 const BY_CODE = new Map<number, Reason>(Object.values(REASONS).map((reason) => [reason.code, reason]));
 
-/** The row of a code that a peer sent; one that has none comes by its name in Linux, or in hex. */
+/** The row of a code that a peer sent; one that has none comes as Linux calls it, or in hex. */
 export function reasonOfCode(code: number): Reason {
-  const name = declineName(code) ?? `0x${code.toString(16).padStart(8, '0')}`;
-  return BY_CODE.get(code) ?? { code, name, text: `the other end declined: ${name}`, hint: '' };
+  const row = BY_CODE.get(code);
+  if (row !== undefined) return row;
+  const hex = `0x${code.toString(16).padStart(8, '0')}`;
+  const { name, text } = declineReason(code) ?? { name: hex, text: hex };
+  return { code, name, text: `the other end declined: ${text}`, hint: '' };
 }
 
 /** What a Decline says of a reason: its own code if SMC has it, else that this socket cannot be had. */

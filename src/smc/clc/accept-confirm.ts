@@ -71,22 +71,22 @@ import {
 } from './header.ts';
 import { ClcWireError } from './wire-error.ts';
 
-const FIRST_CONTACT = 2;
-const TYPE_R = 0;
-const TYPE_D = 1;
+export const FIRST_CONTACT = 2;
+export const TYPE_R = 0;
+export const TYPE_D = 1;
 const GID = 8;
-const TOKEN = 16;
+export const TOKEN = 16;
 const DMBE_INDEX = 24;
 const DMBE_SIZE = 25;
 const LINK_ID = 28;
-const V1_BYTES = 48;
-const CHID = 32;
+export const V1_BYTES = 48;
+export const CHID = 32;
 const EID = 34;
 const GID_EXT = 66;
-const FCE = 74;
-const SHORTEST_V2_BYTES = FCE + TRAILER_BYTES;
-const R_V1_BYTES = 68;
-const R_SHORTEST_V2_BYTES = 108;
+export const FCE = 74;
+export const SHORTEST_V2_BYTES = FCE + TRAILER_BYTES;
+export const R_V1_BYTES = 68;
+export const R_SHORTEST_V2_BYTES = 108;
 
 interface Common extends WithResidue {
   readonly type: 'accept' | 'confirm';

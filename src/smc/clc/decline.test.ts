@@ -16,7 +16,7 @@ import {
   withLength,
 } from './clc.test.helper.ts';
 import { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-import { declineName, SMC_CLC_DECL } from './decline-codes.ts';
+import { declineReason, SMC_CLC_DECL } from './decline-codes.ts';
 
 const V1 = vector('20-decline-client-has-no-device message 1');
 const V2 = vector('21-decline-server-has-no-device message 2');
@@ -51,7 +51,7 @@ describe('golden vectors', () => {
       assert.equal(message.residue, undefined);
       assert.deepEqual(encodeDecline(message), golden.bytes);
       assert.equal(message.diagnosis, Number(`0x${fieldOf(golden, 'peer_diagnosis')}`));
-      assert.ok(golden.fields.some((line) => line.endsWith(` | ${declineName(message.diagnosis)}`)));
+      assert.ok(golden.fields.some((line) => line.endsWith(` | ${declineReason(message.diagnosis)?.name}`)));
       assert.equal(message.os, message.version === 1 ? 0 : 2);
       assert.equal(message.outOfSync, false);
     });

@@ -14,7 +14,7 @@
  *     24, 40 | 4    | trailer           | not checked, as in Linux                                            | v1
  */
 import { applyResidue, copyUnlessZero, hex, nibbles, put, type WithResidue, withResidue } from './bytes.ts';
-import { declineName } from './decline-codes.ts';
+import { declineReason } from './decline-codes.ts';
 import { osName } from './first-contact.ts';
 import { type ClcVersion, checkLength, newMessage, openMessage } from './header.ts';
 
@@ -26,8 +26,8 @@ const OS_TYPE = 20;
 const MORE_DIAGNOSIS = 24;
 const MORE_DIAGNOSIS_COUNT = 4;
 const CODE_BYTES = 4;
-const DECLINE_V1_BYTES = 28;
-const DECLINE_V2_BYTES = 44;
+export const DECLINE_V1_BYTES = 28;
+export const DECLINE_V2_BYTES = 44;
 
 export interface Decline extends WithResidue {
   readonly type: 'decline';
@@ -86,7 +86,7 @@ function lengthOf(version: ClcVersion): number {
 
 export function describeDecline({ version, diagnosis, outOfSync, os, moreDiagnosis }: Decline): string {
   const codes = [diagnosis, ...(moreDiagnosis ?? [])].map((code) => `0x${hex(code, 8)}`);
-  const name = declineName(diagnosis);
+  const name = declineReason(diagnosis)?.name;
   const parts = [`Decline v${version}: ${codes.join(' ')}${name ? ` ${name}` : ''}`];
   if (outOfSync) parts.push('out of sync');
   if (os !== 0) parts.push(osName(os));

@@ -8,7 +8,7 @@ import { type Chid, type Gid, gidToBytes, isEmulated, parseChid } from '../../is
 import { GID_HALF_BYTES, gid64, gidOfHalves, hex } from './bytes.ts';
 
 const GID = 0;
-const CHID = 8;
+export const ENTRY_CHID = 8;
 export const LIST_ENTRY_BYTES = 10;
 export const MAX_LIST_ENTRIES = 8;
 
@@ -20,7 +20,7 @@ export interface IsmDevice {
 
 /** Skips an emulated entry without a second half: the last one, or one followed by another CHID. */
 export function decodeDeviceList(bytes: Buffer): IsmDevice[] {
-  const chidAt = (entry: number) => parseChid(bytes.readUInt16BE(entry + CHID));
+  const chidAt = (entry: number) => parseChid(bytes.readUInt16BE(entry + ENTRY_CHID));
   const devices: IsmDevice[] = [];
   for (let entry = 0; entry < bytes.length; entry += LIST_ENTRY_BYTES) {
     const chid = chidAt(entry);
@@ -43,7 +43,7 @@ export function encodeDeviceList(devices: readonly IsmDevice[]): Buffer {
     const halves = isEmulated(chid) ? gidToBytes(gid) : gid64(gid);
     for (let half = 0; half < halves.length; half += GID_HALF_BYTES) {
       halves.copy(bytes, at + GID, half, half + GID_HALF_BYTES);
-      bytes.writeUInt16BE(chid, at + CHID);
+      bytes.writeUInt16BE(chid, at + ENTRY_CHID);
       at += LIST_ENTRY_BYTES;
     }
   }

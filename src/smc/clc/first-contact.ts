@@ -19,7 +19,7 @@
  */
 import { copyUnlessZero, type Draft, hex, nibbles, printable, put, zeros } from './bytes.ts';
 
-const OS_RELEASE = 1;
+export const OS_RELEASE = 1;
 const HOST_NAME = 4;
 const HOST_NAME_BYTES = 32;
 const FCE_BYTES = 36;

@@ -16,7 +16,7 @@
 import { nibbles, viewOf, zeros } from './bytes.ts';
 import { type ClcType, ClcWireError } from './wire-error.ts';
 
-const TYPE = 4;
+export const TYPE = 4;
 export const LENGTH = 5;
 export const FLAGS = 7;
 export const HEADER_BYTES = 8;
@@ -26,6 +26,7 @@ export const EYECATCHERS = { SMCR: Buffer.from('e2d4c3d9', 'hex'), SMCD: Buffer.
 export type Eyecatcher = keyof typeof EYECATCHERS;
 const SMCR = EYECATCHERS.SMCR.readUInt32BE();
 const SMCD = EYECATCHERS.SMCD.readUInt32BE();
+export const EYECATCHER_BYTES = 4;
 
 /** The type byte is the index. */
 export const CLC_TYPES: readonly (ClcType | undefined)[] = [undefined, 'proposal', 'accept', 'confirm', 'decline'];

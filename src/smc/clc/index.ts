@@ -5,16 +5,6 @@
  * same bytes. `encodeClc` throws RangeError for what no message can say.
  * @module
  */
-import {
-  type AcceptConfirm,
-  decodeAcceptConfirm,
-  describeAcceptConfirm,
-  encodeAcceptConfirm,
-} from './accept-confirm.ts';
-import { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-import { decodeHeader } from './header.ts';
-import { decodeProposal, describeProposal, encodeProposal, type Proposal } from './proposal.ts';
-
 export {
   type AcceptConfirm,
   type AcceptConfirmR,
@@ -25,8 +15,16 @@ export {
   dmbeSizeBytes,
   encodeAcceptConfirm,
 } from './accept-confirm.ts';
+export {
+  type ClcCheck,
+  type ClcContext,
+  type ClcReader,
+  checkClc,
+  type LinuxConsequence,
+  linuxVerdict,
+} from './checks.ts';
 export { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-export { declineName, SMC_CLC_DECL } from './decline-codes.ts';
+export { declineReason, SMC_CLC_DECL } from './decline-codes.ts';
 export { type IsmDevice, MAX_LIST_ENTRIES } from './device-list.ts';
 export {
   describeFirstContact,
@@ -39,6 +37,7 @@ export {
 } from './first-contact.ts';
 export { type ClcVersion, clcLength, decodeHeader, HEADER_BYTES } from './header.ts';
 export { type ClcField, listClc } from './listing.ts';
+export { type ClcMessage, decodeClc, describeClc, encodeClc } from './message.ts';
 export type { Offer } from './offer.ts';
 export {
   decodeProposal,
@@ -54,50 +53,3 @@ export {
 } from './proposal.ts';
 export type { ProposalSmcdV2, ProposalV2, RoceV2 } from './proposal-v2.ts';
 export { type ClcType, ClcWireError } from './wire-error.ts';
-
-export type ClcMessage = Proposal | AcceptConfirm | Decline;
-
-/** @param bytes exactly one message. */
-export function decodeClc(bytes: Uint8Array): ClcMessage {
-  const { type } = decodeHeader(bytes);
-  switch (type) {
-    case 'proposal':
-      return decodeProposal(bytes);
-    case 'accept':
-    case 'confirm':
-      return decodeAcceptConfirm(bytes);
-    case 'decline':
-      return decodeDecline(bytes);
-    default:
-      return type satisfies never;
-  }
-}
-
-export function encodeClc(message: ClcMessage): Buffer {
-  switch (message.type) {
-    case 'proposal':
-      return encodeProposal(message);
-    case 'accept':
-    case 'confirm':
-      return encodeAcceptConfirm(message);
-    case 'decline':
-      return encodeDecline(message);
-    default:
-      return message satisfies never;
-  }
-}
-
-/** One line for people. Never contains a token. */
-export function describeClc(message: ClcMessage): string {
-  switch (message.type) {
-    case 'proposal':
-      return describeProposal(message);
-    case 'accept':
-    case 'confirm':
-      return describeAcceptConfirm(message);
-    case 'decline':
-      return describeDecline(message);
-    default:
-      return message satisfies never;
-  }
-}

@@ -5,7 +5,7 @@
 import { EID_BYTES, isEmulated, parseChid } from '../../ism/index.ts';
 import { dmbeSizeBytes } from './accept-confirm.ts';
 import { ipv6Text, printable, viewOf } from './bytes.ts';
-import { declineName } from './decline-codes.ts';
+import { declineReason } from './decline-codes.ts';
 import { osName, RELEASE_V21 } from './first-contact.ts';
 import { CLC_TYPES, eyecatcherName, HEADER_BYTES, TRAILER_BYTES } from './header.ts';
 import { decodeOffer } from './offer.ts';
@@ -31,7 +31,7 @@ const eyecatcher: Meaning = (bytes) => eyecatcherName(bytes) ?? 'no eyecatcher';
 const text: Meaning = (bytes) => `"${printable(bytes.toString('latin1'))}"`;
 const eid: Meaning = (bytes, offset) => (bytes.every((byte) => byte === 0) ? 'all zero' : text(bytes, offset));
 const chid: Meaning = (bytes) => (isEmulated(parseChid(bytes.readUInt16BE())) ? 'emulated ISM' : '');
-const diagnosis: Meaning = (bytes) => declineName(bytes.readUInt32BE()) ?? '';
+const diagnosis: Meaning = (bytes) => declineReason(bytes.readUInt32BE())?.name ?? '';
 const osType: Meaning = (bytes) => osName(high(bytes));
 /** Where an offset leads that is counted from two bytes behind itself, as both of the Proposal are. */
 const pointer =

@@ -38,22 +38,22 @@ import {
 import { type Offer, offerText } from './offer.ts';
 import type { Parts } from './parts.ts';
 
-const EID_COUNT = 0;
-const GID_COUNT = 1;
-const RELEASE_SEID = 3;
-const SEID_OFFERED = 0x01;
-const SMCD_V2_OFFSET = 6;
-const SMCD_V2_OFFSET_FROM = 8;
+export const EID_COUNT = 0;
+export const GID_COUNT = 1;
+export const RELEASE_SEID = 3;
+export const SEID_OFFERED = 0x01;
+export const SMCD_V2_OFFSET = 6;
+export const SMCD_V2_OFFSET_FROM = 8;
 const ROCE_GID = 8;
 const ROCE_GID_BYTES = 16;
-const MAX_CONNS = 24;
-const MAX_LINKS = 25;
+export const MAX_CONNS = 24;
+export const MAX_LINKS = 25;
 const FEATURE_MASK = 26;
-const V2_BYTES = 40;
-const MAX_EIDS = 8;
+export const V2_BYTES = 40;
+export const MAX_EIDS = 8;
 
-const SEID = 0;
-const SMCD_V2_BYTES = 48;
+export const SEID = 0;
+export const SMCD_V2_BYTES = 48;
 
 export interface ProposalV2 {
   readonly offer: Offer;

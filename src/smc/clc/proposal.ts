@@ -55,32 +55,32 @@ const IB_GID = 16;
 const IB_GID_BYTES = 16;
 const IB_MAC = 32;
 const IB_MAC_BYTES = 6;
-const IPAREA_OFFSET = 38;
-const BASE_BYTES = 40;
+export const IPAREA_OFFSET = 38;
+export const BASE_BYTES = 40;
 
-const ISM_GID = 40;
-const ISM_CHID = 48;
-const V2_EXT_OFFSET = 50;
-const V2_EXT_OFFSET_FROM = 52;
+export const ISM_GID = 40;
+export const ISM_CHID = 48;
+export const V2_EXT_OFFSET = 50;
+export const V2_EXT_OFFSET_FROM = 52;
 const VENDOR_OUI = 52;
 const VENDOR_OUI_BYTES = 3;
 const VENDOR_OPTIONS = 55;
 const VENDOR_OPTIONS_BYTES = 5;
 const SMCD_RESERVED = 60;
-const SMCD_BYTES = 40;
+export const SMCD_BYTES = 40;
 const SMCD_END = BASE_BYTES + SMCD_BYTES;
 
 /** Offsets in the prefix part. */
 const SUBNET = 0;
 const SUBNET_BYTES = 4;
 const PREFIX_LENGTH = 4;
-const IPV6_COUNT = 7;
-const PREFIX_BYTES = 8;
+export const IPV6_COUNT = 7;
+export const PREFIX_BYTES = 8;
 const IPV6_PREFIX = 0;
 const IPV6_PREFIX_BYTES = 16;
 const IPV6_PREFIX_LENGTH = 16;
-const IPV6_ENTRY_BYTES = 17;
-const MAX_IPV6_PREFIXES = 8;
+export const IPV6_ENTRY_BYTES = 17;
+export const MAX_IPV6_PREFIXES = 8;
 
 /** With v1, all of SMC-R and SMC-D, and as much of everything as is allowed. */
 export const MAX_PROPOSAL_BYTES = 652;
