@@ -1,0 +1,150 @@
+/** CLC messages to and from the kernel: good ones as values, and what its answers come to, in words. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { CHID_LOOPBACK, type Eid, type Gid, parseToken, type Token } from '../../src/ism/index.ts';
+import {
+  type AcceptConfirmV2,
+  type ClcMessage,
+  clcLength,
+  type Decline,
+  decodeClc,
+  encodeClc,
+  FEATURE_EMULATED_ISM,
+  HEADER_BYTES,
+  OS_LINUX,
+  type Proposal,
+  type ProposalV2,
+  RELEASE_V21,
+} from '../../src/smc/index.ts';
+import type { TcpConnection } from './tcp.ts';
+
+export const UEID = 'ISTHMUS.TEST.A' as Eid;
+
+/** SMC-D v2.1 over the loopback device, as the kernel proposes it. */
+export function proposal(gid: Gid, v2: Partial<ProposalV2> = {}): Proposal {
+  return {
+    type: 'proposal',
+    version: 2,
+    v1: null,
+    v2: {
+      offer: 'D',
+      release: RELEASE_V21,
+      featureMask: FEATURE_EMULATED_ISM,
+      userEids: [UEID],
+      smcd: { seid: null, devices: [{ gid, chid: CHID_LOOPBACK }] },
+      ...v2,
+    },
+  };
+}
+
+/** First contact, unless changed. @param token of a DMB that is alive in the kernel */
+export function accept(gid: Gid, token: Token, changes: Partial<AcceptConfirmV2> = {}): AcceptConfirmV2 {
+  return {
+    type: 'accept',
+    mode: 'D',
+    version: 2,
+    firstContact: true,
+    gid,
+    token,
+    dmbeIndex: 0,
+    dmbeSize: 2,
+    linkId: 0x01020304,
+    chid: CHID_LOOPBACK,
+    eid: UEID,
+    fce: { os: OS_LINUX, release: RELEASE_V21, hostName: 'test', v21: { featureMask: FEATURE_EMULATED_ISM } },
+    ...changes,
+  };
+}
+
+/** The kernel's Accept as our Confirm: with its own DMB, which its device knows. */
+export function confirm(accepted: AcceptConfirmV2, changes: Partial<AcceptConfirmV2> = {}): AcceptConfirmV2 {
+  const { residue: _, ...values } = accepted;
+  return { ...values, type: 'confirm', ...changes };
+}
+
+export function decline(diagnosis: number, changes: Partial<Decline> = {}): Decline {
+  return { type: 'decline', version: 2, diagnosis, outOfSync: false, os: OS_LINUX, ...changes };
+}
+
+/** No device has it. */
+export const UNKNOWN_TOKEN = parseToken(0x1234n);
+
+/** The same with other bytes at an offset; a negative one counts from the end. */
+export function patched(bytes: Buffer, offset: number, hex: string): Buffer {
+  const copy = Buffer.from(bytes);
+  copy.write(hex, offset < 0 ? bytes.length + offset : offset, 'hex');
+  return copy;
+}
+
+/** With bytes put in at an offset, and the length field as it has to be then. */
+export function widened(bytes: Buffer, offset: number, inserted: Buffer): Buffer {
+  const at = offset < 0 ? bytes.length + offset : offset;
+  const copy = Buffer.concat([bytes.subarray(0, at), inserted, bytes.subarray(at)]);
+  copy.writeUInt16BE(copy.length, 5);
+  return copy;
+}
+
+/** How a message goes out. */
+export type Cut = 'whole' | 'bytes' | 'after 4 bytes';
+
+export function sendCut(connection: TcpConnection, bytes: Buffer, cut: Cut): void {
+  const size = { whole: bytes.length, bytes: 1, 'after 4 bytes': 4 }[cut];
+  if (cut === 'bytes') for (let at = 0; at < bytes.length; at++) connection.send(bytes.subarray(at, at + 1));
+  else for (const part of [bytes.subarray(0, size), bytes.subarray(size)]) if (part.length > 0) connection.send(part);
+}
+
+/** What comes next from the kernel. */
+export type Answer = ClcMessage | 'FIN' | 'RST' | 'data';
+
+/** Waits for it. Every message of the kernel's has to be what our codec makes of it. */
+export async function answer(connection: TcpConnection): Promise<Answer> {
+  let length: number | undefined;
+  await connection.until('an answer', () => {
+    if (connection.peek(1) === 'end') return true;
+    length = lengthOfNext(connection);
+    return length !== undefined && connection.peek(length).length === length;
+  });
+  if (connection.peek(1) === 'end') return connection.wasReset ? 'RST' : 'FIN';
+  if (length === 1) return 'data';
+  const bytes = connection.read(length ?? 0);
+  const message = decodeClc(bytes);
+  assert.deepEqual(encodeClc(message), bytes);
+  return message;
+}
+
+/** Undefined while one can't know; 1 when it is no message. */
+function lengthOfNext(connection: TcpConnection): number | undefined {
+  const head = connection.peek(HEADER_BYTES);
+  if (head === 'end' || head.length < HEADER_BYTES) return undefined;
+  try {
+    return clcLength(head);
+  } catch {
+    return 1;
+  }
+}
+
+/** 'Accept 130', 'Decline 03030007' ... */
+export function inWords(what: Answer): string {
+  if (typeof what === 'string') return what;
+  if (what.type === 'decline') return `Decline ${hex8(what.diagnosis)}${what.outOfSync ? ' out of sync' : ''}`;
+  const name = { proposal: 'Proposal', accept: 'Accept', confirm: 'Confirm' }[what.type];
+  return `${name} ${encodeClc(what).length}`;
+}
+
+export function hex8(code: number): string {
+  return code.toString(16).padStart(8, '0');
+}
+
+/** The connection is plain TCP, and the program in the kernel answers. */
+export async function assertEchoes(connection: TcpConnection): Promise<void> {
+  const bytes = randomBytes(64);
+  connection.send(bytes);
+  const look = () => connection.peek(bytes.length);
+  await connection.until('an echo', () => look() === 'end' || look().length === bytes.length);
+  assert.deepEqual(look(), bytes);
+  connection.read(bytes.length);
+}
+
+export function isAccept(what: Answer): what is AcceptConfirmV2 {
+  return typeof what !== 'string' && what.type === 'accept' && what.mode === 'D' && what.version === 2;
+}
