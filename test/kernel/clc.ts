@@ -1,8 +1,17 @@
 /** CLC messages to and from the kernel: good ones as values, and what its answers come to, in words. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { CHID_LOOPBACK, type Eid, type Gid, parseToken, type Token } from '../../src/ism/index.ts';
 import {
+  CHID_LOOPBACK,
+  type Eid,
+  type Gid,
+  gidFromBytes,
+  gidToBytes,
+  parseToken,
+  type Token,
+} from '../../src/ism/index.ts';
+import {
+  type AcceptConfirmV1,
   type AcceptConfirmV2,
   type ClcMessage,
   clcLength,
@@ -15,7 +24,9 @@ import {
   type Proposal,
   type ProposalV2,
   RELEASE_V21,
+  SMC_CLC_DECL,
 } from '../../src/smc/index.ts';
+import type { Kernel } from './kernel.ts';
 import type { TcpConnection } from './tcp.ts';
 
 export const UEID = 'ISTHMUS.TEST.A' as Eid;
@@ -64,6 +75,23 @@ export function confirm(accepted: AcceptConfirmV2, changes: Partial<AcceptConfir
 
 export function decline(diagnosis: number, changes: Partial<Decline> = {}): Decline {
   return { type: 'decline', version: 2, diagnosis, outOfSync: false, os: OS_LINUX, ...changes };
+}
+
+/** As a peer says it that knows no later version: there is room for half a GID. */
+export function inVersionOne({ type, gid, token, dmbeSize, linkId }: AcceptConfirmV2): AcceptConfirmV1 {
+  const half = Buffer.concat([gidToBytes(gid).subarray(0, 8), Buffer.alloc(8)]);
+  const fixed = { mode: 'D', version: 1, firstContact: true, dmbeIndex: 0 } as const;
+  return { type, ...fixed, gid: gidFromBytes(half), token, dmbeSize, linkId };
+}
+
+/** Where things stand in Accept and Confirm. */
+export const ANSWER = { eyecatcher: 0, type: 4, length: 5, flags: 7, chid: 32, trailer: -4 };
+
+/** Another GID: one bit of this byte is different. */
+export function flipped(gid: Gid, at: number): Gid {
+  const bytes = gidToBytes(gid);
+  bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
+  return gidFromBytes(bytes);
 }
 
 /** No device has it. */
@@ -135,14 +163,57 @@ export function hex8(code: number): string {
   return code.toString(16).padStart(8, '0');
 }
 
-/** The connection is plain TCP, and the program in the kernel answers. */
-export async function assertEchoes(connection: TcpConnection): Promise<void> {
+/** The program in the kernel has an SMC-D connection, and nothing to read. */
+export async function assertSmcd(kernel: Kernel, connection: TcpConnection): Promise<void> {
+  assert.deepEqual(await kernel.view(connection), { mode: 'SMCD', reason: 0, peerDiagnosis: 0, unread: 0 });
+}
+
+/**
+ * The program in the kernel has a TCP connection, and that works.
+ * @param diagnosis in our Decline, if that is why
+ */
+export async function assertTcp(
+  kernel: Kernel,
+  connection: TcpConnection,
+  why: { reason: string } | { diagnosis: string },
+): Promise<void> {
   const bytes = randomBytes(64);
   connection.send(bytes);
   const look = () => connection.peek(bytes.length);
   await connection.until('an echo', () => look() === 'end' || look().length === bytes.length);
   assert.deepEqual(look(), bytes);
   connection.read(bytes.length);
+  const { mode, reason, peerDiagnosis } = await kernel.view(connection);
+  const expected = { reason: hex8(SMC_CLC_DECL.PEERDECL), diagnosis: hex8(0), ...why };
+  assert.deepEqual({ mode, reason: hex8(reason), diagnosis: hex8(peerDiagnosis) }, { mode: 'TCP', ...expected });
+}
+
+/** What a row of a table says comes out; connections that end are not looked at further. */
+export async function assertOutcome(kernel: Kernel, connection: TcpConnection, outcome: string): Promise<void> {
+  const [word, code = ''] = outcome.split(' ');
+  switch (word) {
+    case 'SMCD':
+      await assertSmcd(kernel, connection);
+      break;
+    case 'TCP':
+      await assertTcp(kernel, connection, { diagnosis: code });
+      break;
+    case 'Decline':
+      assert.equal(inWords(await answer(connection)), outcome);
+      await assertTcp(kernel, connection, { reason: code });
+      break;
+    case 'Confirm':
+      assert.equal(inWords(await answer(connection)), outcome);
+      await assertSmcd(kernel, connection);
+      break;
+    case 'FIN':
+    case 'RST':
+      assert.equal(inWords(await answer(connection)), word);
+      if (code !== '') await kernel.says(new RegExp(`^failed ${connection.localPort} ${code}$`, 'm'));
+      break;
+    default:
+      assert.equal(inWords(await answer(connection)), outcome);
+  }
 }
 
 export function isAccept(what: Answer): what is AcceptConfirmV2 {

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { type Gid, parseGid } from '../../src/ism/index.ts';
 import { initramfs } from './initramfs.ts';
 import { Network } from './network.ts';
-import { TcpStack } from './tcp.ts';
+import { type TcpConnection, TcpStack } from './tcp.ts';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const CACHE = join(ROOT, '.kernel');
@@ -149,10 +149,10 @@ export class Kernel {
     this.#tell(`connect 10.0.0.2 ${port}`);
   }
 
-  /** Waits until a program in the kernel has the connection between these ports. */
-  async view(kernelPort: number, ourPort: number): Promise<KernelView> {
+  /** Waits until a program in the kernel has its end of this connection. */
+  async view({ peerPort, localPort }: TcpConnection): Promise<KernelView> {
     const pattern = /mode=(\w+) reason=(\w{8}) peer=(\w{8}) unread=(\d+)/.source;
-    const line = new RegExp(`^(?:accepted|connected) ${kernelPort} ${ourPort} ${pattern}$`, 'm');
+    const line = new RegExp(`^(?:accepted|connected) ${peerPort} ${localPort} ${pattern}$`, 'm');
     const [, mode = '', reason = '', peer = '', unread] = await this.says(line);
     return {
       mode: mode as KernelView['mode'],
@@ -164,6 +164,11 @@ export class Kernel {
 
   #tell(line: string): void {
     this.#process.stdin?.write(`${line}\n`);
+  }
+
+  /** All that was said there. */
+  get console(): string {
+    return this.#console;
   }
 
   /** Waits for a text on the console. */
