@@ -13,7 +13,7 @@ import {
 } from 'node:net';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
-import { sharedRuntime } from './net/runtime.ts';
+import { sharedRuntime, wantsInBand } from './net/runtime.ts';
 
 export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
@@ -21,20 +21,32 @@ export type { Reason } from './smc/reasons.ts';
 
 const runtime = sharedRuntime(new URL('./register.js', import.meta.url).href);
 
+/**
+ * How the two ends agree. `fabric`, the default: by way of the fabric, once bytes pass. `in-band`: in the TCP connection itself, before any
+ * byte of the programs, as RFC 7609 and Linux do. A program cannot set the TCP option by which Linux tells that it speaks SMC, so in-band
+ * has to be said at **both** ends: a peer that does not expect it takes the first message for data.
+ */
+export interface HandshakeOption {
+  readonly handshake?: 'fabric' | 'in-band';
+}
+
 /** Like net.createServer. Accepted connections move according to the policy (ISTHMUS_POLICY). */
-export function createServer(options?: ServerOpts, listener?: (socket: Socket) => void): Server;
+export function createServer(options?: ServerOpts & HandshakeOption, listener?: (socket: Socket) => void): Server;
 export function createServer(listener?: (socket: Socket) => void): Server;
 export function createServer(...args: unknown[]): Server {
-  runtime.watchAll();
-  return netCreateServer(...(args as [ServerOpts, (socket: Socket) => void]));
+  const isInBand = wantsInBand(args);
+  runtime.watchAll(isInBand);
+  const server = netCreateServer(...(args as [ServerOpts, (socket: Socket) => void]));
+  if (isInBand) runtime.useInBand(server);
+  return server;
 }
 
 /** Like net.connect. The connection moves according to the policy (ISTHMUS_POLICY). */
-export function connect(options: NetConnectOpts, listener?: () => void): Socket;
+export function connect(options: NetConnectOpts & HandshakeOption, listener?: () => void): Socket;
 export function connect(port: number, host?: string, listener?: () => void): Socket;
 export function connect(path: string, listener?: () => void): Socket;
 export function connect(...args: unknown[]): Socket {
-  runtime.watchAll();
+  runtime.watchAll(wantsInBand(args));
   return netConnect(...(args as [NetConnectOpts, () => void]));
 }
 

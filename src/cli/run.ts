@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
+import { parseEndpoints } from '../net/endpoints.ts';
 import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
@@ -22,11 +23,14 @@ this host move to shared memory when both ends run like this. Everything else ab
   -v, --verbose       say on stderr what is run, and the policy
       --policy MODE   eager: move after the first byte; lazy (default): after some bytes or time; off: never
       --access MODE   mapped (default) or store: how a peer writes into the program's memory
+      --in-band LIST  connections that agree in-band, as RFC 7609 and Linux do: ADDRESS:PORT, several with commas
+                      between; both ends have to be told
   -h, --help          this text
 
 Variables, for the command and what it starts; docs/settings.md has all of them:
 
-  ISTHMUS_POLICY, ISTHMUS_ACCESS       what the options set
+  ISTHMUS_POLICY, ISTHMUS_ACCESS, ISTHMUS_IN_BAND
+                                       what the options set
   ISTHMUS_LAZY_BYTES, ISTHMUS_LAZY_MS  lazy: how many bytes, or how old (default: ${DEFAULT_POLICY.lazyBytes}, ${DEFAULT_POLICY.lazyMs})
   ISTHMUS_DMB_BYTES                    buffer of a connection, each direction (default: ${DEFAULT_POLICY.dmbBytes})
   ISTHMUS_BUSY_POLL_US                 how long to look before sleeping; 0: not at all (default: ${DEFAULT_POLICY.busyPollUs})
@@ -45,7 +49,7 @@ export const run: Command = {
   async main(args) {
     const first = startOfCommand(args);
     const command = args.slice(first);
-    let values: { verbose?: boolean; policy?: string; access?: string };
+    let values: { verbose?: boolean } & Settings;
     try {
       ({ values } = parseArgs({
         args: args.slice(0, first),
@@ -53,6 +57,7 @@ export const run: Command = {
           verbose: { type: 'boolean', short: 'v' },
           policy: { type: 'string' },
           access: { type: 'string' },
+          'in-band': { type: 'string' },
         },
       }));
     } catch (error) {
@@ -65,6 +70,8 @@ export const run: Command = {
       if (value !== undefined && !(choices as readonly string[]).includes(value))
         return fail(`--${name} takes one of ${choices.join(', ')}\n${HELP}`, EXIT_USAGE);
     }
+    const fault = faultOf(values['in-band']);
+    if (fault !== null) return fail(`--in-band: ${fault}\n${HELP}`, EXIT_USAGE);
     const [file] = command;
     if (file === undefined) return fail(`the command is missing\n${HELP}`, EXIT_USAGE);
     const env = environment(values);
@@ -82,18 +89,34 @@ function startOfCommand(args: readonly string[]): number {
   return args[first] === '--' ? first + 1 : first;
 }
 
+/** Options with a value, and the variables they set. */
+const SETTINGS = { policy: 'ISTHMUS_POLICY', access: 'ISTHMUS_ACCESS', 'in-band': 'ISTHMUS_IN_BAND' } as const;
+type Settings = { [Option in keyof typeof SETTINGS]?: string };
+
 function takesValue(option: string | undefined): boolean {
-  return option === '--policy' || option === '--access';
+  return Object.keys(SETTINGS).some((name) => option === `--${name}`);
+}
+
+function faultOf(endpoints: string | undefined): string | null {
+  try {
+    parseEndpoints(endpoints ?? '');
+    return null;
+  } catch (error) {
+    return (error as Error).message;
+  }
 }
 
 /** NODE_OPTIONS is appended to; twice does no harm. */
-function environment(values: { policy?: string; access?: string }): NodeJS.ProcessEnv {
+function environment(values: Settings): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: before = '' } = process.env;
   return {
     ...process.env,
     NODE_OPTIONS: before.includes(REGISTER_OPTION) ? before : `${before} ${REGISTER_OPTION}`.trim(),
-    ...(values.policy === undefined ? {} : { ISTHMUS_POLICY: values.policy }),
-    ...(values.access === undefined ? {} : { ISTHMUS_ACCESS: values.access }),
+    ...Object.fromEntries(
+      (Object.keys(SETTINGS) as (keyof Settings)[])
+        .filter((option) => values[option] !== undefined)
+        .map((option) => [SETTINGS[option], values[option]]),
+    ),
   };
 }
 

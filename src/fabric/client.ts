@@ -285,6 +285,11 @@ export class FabricClient {
     this.#listener.lost(cause);
   }
 
+  async reach(_peer: Gid): Promise<boolean> {
+    return false;
+  } // STUB
+  sayReachable(): void {} // STUB
+
   /** Leaves the fabric. Pairs go on. */
   close(): void {
     if (this.#closed) return;

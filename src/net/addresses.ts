@@ -1,5 +1,6 @@
 /** Whether an address can be of this host: only then is a connection any of our business. */
 import { networkInterfaces } from 'node:os';
+import type { Prefix } from '../smc/negotiation.ts';
 
 const REFRESH_MS = 5000;
 
@@ -17,4 +18,20 @@ export function canBeLocal(address: string | undefined): boolean {
     own = new Set(Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((one) => one.address)));
   }
   return own.has(plain.split('%')[0] ?? plain);
+}
+
+/** Addresses of the interface that has this one, but for link-local ones. */
+export function prefixesOf(localAddress: string | undefined): Prefix[] {
+  const interfaces = Object.values(networkInterfaces()).map((list) => list ?? []);
+  const own = interfaces.find((list) => list.some(({ address }) => address === localAddress)) ?? [];
+  return own
+    .filter(({ address }) => !/^fe[89ab]/i.test(address))
+    .map(({ address, cidr }) => ({ address: addressBytes(address), length: Number(cidr?.split('/')[1]) }));
+}
+
+function addressBytes(address: string): Buffer {
+  if (!address.includes(':')) return Buffer.from(address.split('.').map(Number));
+  const [head = [], tail = []] = address.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const middle = Array.from({ length: 8 - head.length - tail.length }, () => '0');
+  return Buffer.from([...head, ...middle, ...tail].map((group) => group.padStart(4, '0')).join(''), 'hex');
 }

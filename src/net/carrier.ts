@@ -68,7 +68,8 @@ export class Carrier {
   #isWritingNative = false;
   /** Bytes were written below JavaScript before one of our writes. */
   #foreignWritten = false;
-  #passed = false;
+  /** Whether a byte passed through JavaScript since we watch, or may be taken to have. */
+  hasPassed = false;
   /** Whether the stream wants bytes while they come from the ring. */
   #wants = false;
   /** Whether the handle's reading is ours to steer (the ring is the source). */
@@ -132,11 +133,6 @@ export class Carrier {
 
   get isClosed(): boolean {
     return this.#closed;
-  }
-
-  /** Whether a byte passed through JavaScript since we watch. */
-  get hasPassed(): boolean {
-    return this.#passed;
   }
 
   /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
@@ -364,8 +360,8 @@ export class Carrier {
   #fromTcp(chunk: Buffer, mustCopy: boolean): Buffer | null {
     this.#seenRead += chunk.length;
     this.#counters[COUNTER.inTcp] = this.#seenRead;
-    const first = !this.#passed;
-    this.#passed = true;
+    const first = !this.hasPassed;
+    this.hasPassed = true;
     const connection = this.#connection;
     if (connection === null) {
       if (first) this.#listener.passed();
@@ -536,8 +532,8 @@ export class Carrier {
     }
     this.#seenWritten = this.nativeWritten;
     this.#counters[COUNTER.outTcp] = this.#seenWritten;
-    if (!this.#passed) {
-      this.#passed = true;
+    if (!this.hasPassed) {
+      this.hasPassed = true;
       this.#listener.passed();
     }
   }

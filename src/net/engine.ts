@@ -6,6 +6,7 @@ import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
+import { IsthmusError } from '../ism/index.ts';
 import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { type Sink, watchEnd } from './carrier.ts';
@@ -56,12 +57,12 @@ export class Engine implements Passing {
 
   async #prepare(): Promise<void> {
     try {
+      this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
       if (typeof this.#internals === 'string') {
         debug('internals: %s', this.#internals);
         this.#never = REASONS.INTERNALS;
         return;
       }
-      const partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
       keepFreedMemory();
       this.#table = new ConnectionTable();
       const { guardTls } = await import('./wrapping.ts'); // brings node:tls
@@ -69,7 +70,6 @@ export class Engine implements Passing {
       process.on('exit', () => {
         for (const mover of this.#movers) mover.exit();
       });
-      this.#partition = partition; // last: nothing moves unguarded
     } catch (error) {
       debug('%s', (error as Error).message);
       this.#never = reasonOfSystem(error);
@@ -85,15 +85,39 @@ export class Engine implements Passing {
   start(socket: Socket, role: Role, context: AsyncResource | null = null): Mover | null {
     const known = this.#known.get(socket);
     if (known !== undefined) return known.mover;
-    if (this.#partition === null || typeof this.#internals === 'string') {
-      this.#stay(socket, this.#never ?? REASONS.INTERR);
+    if (this.#never !== null) {
+      this.#stay(socket, this.#never);
       return null;
     }
-    const mover = new Mover(socket, role, this.#partition, this.#internals, context);
-    this.#movers.add(mover);
-    this.#remember(socket, mover, mover.reason);
+    const mover = this.#makeMover(socket, role, context);
     mover.start();
     return mover;
+  }
+
+  #makeMover(socket: Socket, role: Role, context: AsyncResource | null): Mover {
+    const mover = new Mover(socket, role, this.#partition as Partition, this.#internals as Internals, context);
+    this.#movers.add(mover);
+    this.#remember(socket, mover, mover.reason);
+    return mover;
+  }
+
+  /**
+   * Shakes hands in-band. Null when the program can have the socket, else why the connection has to end.
+   * @param refusal why it is to stay on TCP
+   */
+  async enter(
+    socket: Socket,
+    role: Role,
+    context: AsyncResource | null,
+    refusal: Reason | null,
+  ): Promise<Error | null> {
+    if (this.#partition === null) {
+      const { text, hint } = this.#never ?? REASONS.INTERR;
+      return new IsthmusError('ERR_ISTHMUS_IN_BAND', 'system', `no in-band handshake: ${text} (${hint})`);
+    }
+    return this.#partition.enterInBand(socket, role, this.#never ?? refusal, () =>
+      this.#makeMover(socket, role, context),
+    );
   }
 
   /** Notes why a socket stays on TCP without having been looked at any closer. */

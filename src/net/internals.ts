@@ -153,6 +153,14 @@ function findOnStreamRead(): unknown {
   return socket._handle?.onread;
 }
 
+/** An error as net makes it when a connection does not come about. */
+export function connectError(code: 'EPROTO' | 'ECONNRESET' | 'ETIMEDOUT', socket: Socket): NodeJS.ErrnoException {
+  const errno = { EPROTO: -71, ECONNRESET: -104, ETIMEDOUT: -110 }[code];
+  const { remoteAddress: address, remotePort: port } = socket;
+  const error = new Error(`connect ${code} ${address}:${port}`);
+  return Object.assign(error, { errno, code, syscall: 'connect', address, port });
+}
+
 /** An error as the C++ side of net makes it. */
 export function socketError(
   code: 'ECONNRESET' | 'EPIPE' | 'ECANCELED',

@@ -8,7 +8,7 @@ import { debuglog } from 'node:util';
 import { Connection, type ConnectionParts } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { Carrier } from './carrier.ts';
+import { Carrier, type CarrierListener } from './carrier.ts';
 import { type Internals, putBack } from './internals.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
@@ -127,21 +127,33 @@ export class Mover {
       this.stay(REASONS.NATIVE);
       return;
     }
-    const carrier = new Carrier(
-      this.socket,
-      this.#internals,
-      {
-        passed: () => this.#passed(),
-        closing: (reset) => this.#closing(reset),
-        closed: () => this.#closed(),
-        changed: () => this.#advance(),
-        failed: (error) => this.#failed(error),
-      },
-      this.#context,
-    );
-    this.#carrier = carrier;
+    const carrier = this.#putCarrier();
     this.#lookBelow(FIRST_LOOK_BELOW_MS);
     if (carrier.nativeRead + carrier.nativeWritten > 0) this.#announce();
+  }
+
+  #putCarrier(): Carrier {
+    const listener: CarrierListener = {
+      passed: () => this.#passed(),
+      closing: (reset) => this.#closing(reset),
+      closed: () => this.#closed(),
+      changed: () => this.#advance(),
+      failed: (error) => this.#failed(error),
+    };
+    this.#carrier = new Carrier(this.socket, this.#internals, listener, this.#context);
+    return this.#carrier;
+  }
+
+  /** The handshake was in the TCP stream, before any byte of the program. */
+  enter(parts: ConnectionParts, group: LinkGroup): void {
+    this.#putCarrier().hasPassed = true;
+    this.#state = 'HANDSHAKE';
+    this.connected(parts, group);
+  }
+
+  /** After `enter`: bytes of ours go where they are going to go. */
+  get hasEntered(): boolean {
+    return this.#state !== 'CONNECTED' || this.connection === null || this.connection.out.isMoved;
   }
 
   /** What C++ reads and writes tells nobody: asked for now and then, as long as no byte passes through JavaScript. */

@@ -2,6 +2,7 @@
  * A partition: what one event loop shares among its connections. Its place in the fabric, its devices, its link groups, and the
  * way from an announcement to a handshake. Made when the first connection could move; knows the system (os/) from then on.
  */
+import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
@@ -16,16 +17,7 @@ import {
 } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
 import type { MessageByName } from '../fabric/protocol.ts';
-import {
-  CHID_LOOPBACK,
-  type Client,
-  DEFAULT_UEID,
-  type Device,
-  type Dmb,
-  type Gid,
-  type IsmEvent,
-  Registry,
-} from '../ism/index.ts';
+import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
 import {
   closeFd,
   localName,
@@ -43,10 +35,12 @@ import {
   unreadBytes,
   yieldCpu,
 } from '../os/index.ts';
-import { asDecline, Handshake, type HandshakeContext, type HandshakeOutcome, lateDecline } from '../smc/handshake.ts';
+import { asDecline, encodeDecline, Handshake, type HandshakeContext, type HandshakeOutcome } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
+import { prefixesOf } from './addresses.ts';
 import type { Carrier } from './carrier.ts';
+import { enterInBand } from './in-band.ts';
 import { Matches, withMatch } from './matches.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
@@ -92,8 +86,9 @@ function deviceFor({ host, threads, threadPeers }: Membership, peer: Gid): HostD
 
 /** What a mover has to do with its peer. */
 interface Match {
-  readonly handshake: Handshake;
-  send(message: Buffer): void;
+  /** Null when it was in-band, and is over. */
+  readonly handshake: Handshake | null;
+  declineLate(reason: Reason): void;
   forget(): void;
 }
 
@@ -206,10 +201,15 @@ export class Partition implements Ground, Client {
     } else if (this.#noFabric !== null) {
       mover.waitingFor(this.#noFabric);
     } else {
-      this.#joining ??= this.#join().finally(() => {
-        this.#joining = null;
-      });
+      void this.#joinOnce();
     }
+  }
+
+  #joinOnce(): Promise<void> {
+    this.#joining ??= this.#join().finally(() => {
+      this.#joining = null;
+    });
+    return this.#joining;
   }
 
   async #join(): Promise<void> {
@@ -219,7 +219,7 @@ export class Partition implements Ground, Client {
       const { gid, chid } = client.identity;
       const { access, busyPollUs } = this.#policy;
       const host = new HostDevice({ gid, chid, access, busyPollUs });
-      const threads = new HostDevice({ name: 'loopback', gid, chid: CHID_LOOPBACK, access, busyPollUs });
+      const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs });
       const membership = { client, host, threads, threadPeers: new Set<Gid>(), pairs: new Map<Gid, bigint>() };
       for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
@@ -312,7 +312,7 @@ export class Partition implements Ground, Client {
   }
 
   ended(mover: Mover): void {
-    this.#matchOf.get(mover)?.handshake.cancel(REASONS.ENDED);
+    this.#matchOf.get(mover)?.handshake?.decline(REASONS.ENDED);
     this.#forgetMatch(mover);
     for (const movers of this.#moversOf.values()) movers.delete(mover);
     this.#onChange(mover);
@@ -320,7 +320,7 @@ export class Partition implements Ground, Client {
   }
 
   cancel(mover: Mover, reason: Reason): void {
-    this.#matchOf.get(mover)?.handshake.cancel(reason);
+    this.#matchOf.get(mover)?.handshake?.decline(reason);
   }
 
   letPeerRun(mover: Mover): void {
@@ -329,7 +329,7 @@ export class Partition implements Ground, Client {
   }
 
   declineLate(mover: Mover, reason: Reason): void {
-    this.#matchOf.get(mover)?.send(lateDecline(reason));
+    this.#matchOf.get(mover)?.declineLate(reason);
     this.#forgetMatch(mover);
   }
 
@@ -442,22 +442,23 @@ export class Partition implements Ground, Client {
       [server, client, 'server'],
       [client, server, 'client'],
     ] as const) {
-      const match = this.#begin(mover, [this.#loopback], this.#loopback.gid, sendTo(peer), () => ends.delete(mover));
-      ends.set(mover, (message) => this.#received(mover, match.handshake, message));
-      if (role === 'client') match.handshake.startAsClient();
-      else match.handshake.startAsServer();
+      const forget = () => ends.delete(mover);
+      const handshake = this.#begin(mover, [this.#loopback], this.#loopback.gid, sendTo(peer), forget);
+      ends.set(mover, (message) => this.#received(mover, handshake, message));
+      if (role === 'client') handshake.startAsClient();
+      else handshake.startAsServer();
     }
   }
 
   #handshake(mover: Mover, device: HostDevice, peer: Gid, number: bigint, role: 'client' | 'server'): void {
     const send = (message: Buffer) => void device.sendMessage(peer, withMatch(number, message));
-    const match = this.#begin(mover, [device], peer, send, () => this.#matches.forget(peer, number));
+    const handshake = this.#begin(mover, [device], peer, send, () => this.#matches.forget(peer, number));
     // A server may find the Proposal waiting; a client has to wait until the pair is up.
-    if (role === 'server') match.handshake.startAsServer();
-    this.#matches.listen(peer, number, (message) => this.#received(mover, match.handshake, message));
+    if (role === 'server') handshake.startAsServer();
+    this.#matches.listen(peer, number, (message) => this.#received(mover, handshake, message));
     void device.queryRemoteGid(peer).then((reachable) => {
-      if (!reachable) match.handshake.abandon(REASONS.PAIRLOST);
-      else if (role === 'client' && !match.handshake.isOver) match.handshake.startAsClient();
+      if (!reachable) handshake.abandon(REASONS.PAIRLOST);
+      else if (role === 'client' && !handshake.isOver) handshake.startAsClient();
     });
   }
 
@@ -467,33 +468,51 @@ export class Partition implements Ground, Client {
     peer: Gid,
     send: (message: Buffer) => void,
     forget: () => void,
-  ): Match {
+  ): Handshake {
     mover.matched();
     const context: HandshakeContext = {
+      ...this.#ownMeans(),
       devices,
+      layouts: ['isthmus'], // the other one knows no way from TCP to the ring
+      peer,
+      introduce: async () => {},
+    };
+    const handshake = new Handshake(context, send, (outcome) => {
+      clearTimeout(timer);
+      if ('fault' in outcome) {
+        debug('handshake: %s', outcome.fault);
+        send(encodeDecline(REASONS.PROTOCOL));
+      }
+      this.#shookHands(mover, peer, outcome);
+    });
+    const timer = setTimeout(() => handshake.decline(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
+    timer.unref();
+    this.#note(mover, peer, { handshake, declineLate: (reason) => send(encodeDecline(reason)), forget });
+    return handshake;
+  }
+
+  #ownMeans() {
+    return {
       ueids: [DEFAULT_UEID],
+      seid: null,
+      prefixes: null,
       client: this,
       groups: this.#groups,
       hostName: hostname(),
       dmbBytes: this.#policy.dmbBytes,
-      peer,
+      refusal: null,
     };
-    const handshake = new Handshake(context, send, (outcome) => {
-      clearTimeout(timer);
-      this.#shookHands(mover, peer, outcome);
-    });
-    const timer = setTimeout(() => handshake.cancel(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
-    timer.unref();
+  }
+
+  #note(mover: Mover, peer: Gid, match: Match): void {
     const movers = this.#moversOf.get(peer) ?? new Set();
     this.#moversOf.set(peer, movers.add(mover));
-    const match = { handshake, send, forget };
     this.#matchOf.set(mover, match);
-    return match;
   }
 
   #received(mover: Mover, handshake: Handshake, message: Buffer): void {
     if (!handshake.isOver) {
-      handshake.receive(message);
+      void handshake.receive(message);
       return;
     }
     const decline = asDecline(message);
@@ -509,13 +528,70 @@ export class Partition implements Ground, Client {
     }
     this.#forgetMatch(mover);
     this.#moversOf.get(peer)?.delete(mover);
-    if (outcome.reason !== REASONS.PAIRLOST || !mover.again()) mover.stay(outcome.reason);
+    const reason = 'fault' in outcome ? REASONS.PROTOCOL : outcome.reason;
+    if (reason !== REASONS.PAIRLOST || !mover.again()) mover.stay(reason);
     this.#lingerIfUnused();
   }
 
   #forgetMatch(mover: Mover): void {
     this.#matchOf.get(mover)?.forget();
     this.#matchOf.delete(mover);
+  }
+
+  // --- In-band ---
+
+  /**
+   * Shakes hands in the TCP stream. Null when the program can have the socket, else why it has to end.
+   * @param refusal why nothing is wanted of it
+   * @param makeMover for what comes of it
+   */
+  async enterInBand(socket: Socket, role: Role, refusal: Reason | null, makeMover: () => Mover): Promise<Error | null> {
+    this.#entering++;
+    try {
+      const context = await this.#inBandContext(socket, refusal);
+      return await enterInBand(socket, role, context, (agreement, decline) => {
+        const mover = makeMover();
+        if ('parts' in agreement) {
+          const { parts, group } = agreement;
+          this.#note(mover, group.peer, { handshake: null, declineLate: decline, forget: () => {} });
+          mover.enter(parts, group);
+          // From now on what is sent on TCP is the program's.
+          void mover.until(() => mover.hasEntered).then(() => this.#forgetMatch(mover));
+        } else {
+          mover.stay(agreement.reason);
+        }
+        return mover;
+      });
+    } finally {
+      this.#entering--;
+      this.#lingerIfUnused();
+    }
+  }
+  /** Handshakes under way, whose GID is with the peer already. */
+  #entering = 0;
+
+  async #inBandContext(socket: Socket, refusal: Reason | null): Promise<HandshakeContext> {
+    const membership = refusal === null ? await this.#member() : null;
+    const devices = membership === null ? [] : devicesOf(membership);
+    return {
+      ...this.#ownMeans(),
+      devices: [this.#loopback, ...devices],
+      layouts: this.#policy.layout === 'kernel' ? ['kernel'] : ['isthmus', 'kernel'],
+      prefixes: prefixesOf(socket.localAddress),
+      peer: null,
+      introduce: async (peer) => {
+        if (membership === null || devices.some((device) => device.peers.includes(peer))) return;
+        await membership.client.reach(peer);
+      },
+      refusal,
+    };
+  }
+
+  /** Joins the fabric, if there is one. Who shakes hands in-band can be found there. */
+  async #member(): Promise<Membership | null> {
+    if (this.#membership === null && this.#noFabric === null) await this.#joinOnce();
+    this.#membership?.client.sayReachable();
+    return this.#membership;
   }
 
   // --- Client of the ISM layer ---
@@ -539,7 +615,7 @@ export class Partition implements Ground, Client {
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
     for (const mover of movers ?? []) {
-      this.#matchOf.get(mover)?.handshake.abandon(REASONS.PAIRLOST);
+      this.#matchOf.get(mover)?.handshake?.abandon(REASONS.PAIRLOST);
       mover.peerGone();
     }
   }
@@ -564,7 +640,7 @@ export class Partition implements Ground, Client {
     for (const device of devices) {
       for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }
-    if (this.#claims.size > 0 || devices.some(({ peers }) => peers.length > 0)) return;
+    if (this.#claims.size + this.#entering > 0 || devices.some(({ peers }) => peers.length > 0)) return;
     membership.client.close();
     this.#membership = null;
     for (const device of devices) void this.#registry.removeDevice(device);

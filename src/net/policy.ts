@@ -1,10 +1,13 @@
 /** When connections move: what the environment says, with its defaults. */
 import { readCount, TIMER_LIMIT_MS } from '../fabric/settings.ts';
+import { type Endpoints, parseEndpoints } from './endpoints.ts';
 
 export const POLICY_MODES = ['eager', 'lazy', 'off'] as const;
 export type PolicyMode = (typeof POLICY_MODES)[number];
 export const ACCESS_MODES = ['mapped', 'store'] as const;
 export type AccessMode = (typeof ACCESS_MODES)[number];
+
+export const LAYOUTS = ['isthmus', 'kernel'] as const;
 
 export interface Policy {
   /**
@@ -24,6 +27,10 @@ export interface Policy {
   readonly busyPollUs: number;
   /** How long a pair or the membership in the fabric outlives its last use. */
   readonly lingerMs: number;
+  /** Connections whose handshake is in-band: a client's by its peer's address, a server's by its own. Null: none. */
+  readonly inBand: Endpoints | null;
+  /** In-band: how the head of a DMB is laid out. `isthmus` is used when both ends know it. */
+  readonly layout: (typeof LAYOUTS)[number];
 }
 
 export const DEFAULT_POLICY: Policy = {
@@ -34,6 +41,8 @@ export const DEFAULT_POLICY: Policy = {
   dmbBytes: 64 * 1024,
   busyPollUs: 200,
   lingerMs: 10_000,
+  inBand: null,
+  layout: 'isthmus',
 };
 
 /** Values that make no sense are passed over, with a warning. */
@@ -47,6 +56,15 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
   };
   const count = (name: string, otherwise: number, isGood = (value: number) => value >= 0): number =>
     readCount(env, name, otherwise, isGood, warn);
+  const endpoints = (name: string): Endpoints | null => {
+    const value = env[name] ?? '';
+    try {
+      return value === '' ? null : parseEndpoints(value);
+    } catch (error) {
+      warn(`${name}=${value}: ${(error as Error).message}; it is not used`);
+      return null;
+    }
+  };
   const isDmbLength = (value: number) => value >= 16384 && value <= 1 << 20 && Number.isInteger(Math.log2(value));
   const isTimer = (value: number) => value >= 0 && value < TIMER_LIMIT_MS;
   return {
@@ -57,5 +75,7 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
     dmbBytes: count('ISTHMUS_DMB_BYTES', DEFAULT_POLICY.dmbBytes, isDmbLength),
     busyPollUs: count('ISTHMUS_BUSY_POLL_US', DEFAULT_POLICY.busyPollUs),
     lingerMs: count('ISTHMUS_LINGER_MS', DEFAULT_POLICY.lingerMs, isTimer),
+    inBand: endpoints('ISTHMUS_IN_BAND'),
+    layout: oneOf('ISTHMUS_LAYOUT', LAYOUTS, DEFAULT_POLICY.layout),
   };
 }

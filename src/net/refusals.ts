@@ -9,6 +9,9 @@ export const underTls = new WeakSet<Socket>();
 /** Sockets that another process was given; it may hold them as long as it wants. Filled by passing.ts. */
 export const givenAway = new WeakSet<Socket>();
 
+/** Sockets that are connected, which their program has not been told of. Filled by holding.ts. */
+export const heldSockets = new WeakSet<Socket>();
+
 /** Why this socket cannot be moved now; null if nothing speaks against it. */
 export function whyNot(socket: Socket): Reason | null {
   const { _handle: handle, encrypted } = internalsOf(socket);
@@ -16,7 +19,7 @@ export function whyNot(socket: Socket): Reason | null {
   if (encrypted || handle.constructor.name === 'TLSWrap' || underTls.has(socket) || isServedByTls(socket))
     return REASONS.TLS;
   if (givenAway.has(socket)) return REASONS.GIVENAWAY;
-  if (handle.constructor.name !== 'TCP' || socket.connecting) return REASONS.NOTTCP;
+  if (handle.constructor.name !== 'TCP' || (socket.connecting && !heldSockets.has(socket))) return REASONS.NOTTCP;
   if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
   if (hasHttp2Session(socket)) return REASONS.HTTP2;
   return null;

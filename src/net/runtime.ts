@@ -4,14 +4,16 @@
  */
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
-import { Socket } from 'node:net';
+import { type Server, Socket } from 'node:net';
 import { REASONS } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
+import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
+import { whyNot } from './refusals.ts';
 import { watchWorkers } from './workers.ts';
 import { type Newborn, Nursery } from './young.ts';
 
@@ -24,6 +26,10 @@ export class Runtime {
   readonly #nursery: Nursery;
   /** Sockets that are not to be looked at: their peer cannot be of this host. */
   readonly #remote = new WeakSet<Socket>();
+  /** That shake hands in-band, whatever the policy says. */
+  readonly #inBandServers = new WeakSet<Server>();
+  /** Sockets that did. */
+  readonly #entered = new WeakSet<Socket>();
   #engine: Engine | null = null;
   #loading: Promise<Engine> | null = null;
   #watching = false;
@@ -37,14 +43,17 @@ export class Runtime {
     this.#nursery = new Nursery(lazyBytes, mode === 'eager' ? 0 : lazyMs, (one) => this.#consider(one));
   }
 
-  /** Watches all sockets of the program from now on. */
-  watchAll(): void {
-    if (this.#watching || this.policy.mode === 'off') return;
+  /** Watches all sockets of the program from now on. @param isInBand it asked for in-band handshakes: also where the policy is off */
+  watchAll(isInBand = false): void {
+    if (this.#watching || (this.policy.mode === 'off' && this.policy.inBand === null && !isInBand)) return;
     this.#watching = true;
+    if (this.policy.inBand !== null) this.#holdServers();
     const born = (socket: Socket, role: Role) => this.#born(socket, role);
     // Not the channel net.client.socket: on Node.js 20 it says nothing of `new Socket().connect()`.
     const connect = Socket.prototype.connect;
+    const enterClient = (socket: Socket, args: unknown[]) => this.#enterClient(socket, args);
     const patched = function (this: Socket, ...args: unknown[]): Socket {
+      enterClient(this, args);
       const result = Reflect.apply(connect, this, args) as Socket;
       born(this, 'client');
       return result;
@@ -65,6 +74,7 @@ export class Runtime {
   }
 
   #born(socket: Socket, role: Role): void {
+    if (this.policy.mode === 'off') return;
     if ((socket as { encrypted?: boolean }).encrypted === true) return;
     // Listeners of a client run in the context of `connect`, on Node.js' own way to the bytes.
     const context = role === 'client' ? new AsyncResource('ISTHMUS') : null;
@@ -76,6 +86,7 @@ export class Runtime {
 
   /** Old enough: is it of this host? */
   #consider({ socket, role, context }: Newborn): void {
+    if (this.#entered.has(socket)) return;
     if (!canBeLocal(socket.remoteAddress)) {
       this.#remote.add(socket);
       return;
@@ -83,6 +94,39 @@ export class Runtime {
     this.#withEngine((engine) => {
       if (!socket.destroyed) engine.start(socket, role, context);
     });
+  }
+
+  // --- In-band ---
+
+  /** Connections that this server accepts shake hands in-band. */
+  useInBand(server: Server): void {
+    this.#inBandServers.add(server);
+    this.#holdServers();
+  }
+
+  #holdServers(): void {
+    if (this.#holding) return;
+    this.#holding = true;
+    const isWanted = (server: Server, { localAddress, localPort }: Socket) =>
+      this.#inBandServers.has(server) || this.policy.inBand?.has(localAddress, localPort) === true;
+    holdServers(isWanted, this.#detour('server', null));
+  }
+  #holding = false;
+
+  #enterClient(socket: Socket, args: unknown[]): void {
+    const isAsked = wantsInBand(args);
+    if (!isAsked && this.policy.inBand === null) return;
+    const isWanted = () => isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true;
+    holdClient(socket, isWanted, this.#detour('client', new AsyncResource('ISTHMUS')));
+  }
+
+  #detour(role: Role, context: AsyncResource | null): Detour {
+    return async (socket) => {
+      this.#entered.add(socket);
+      const refusal = this.policy.mode === 'off' ? REASONS.OFF : whyNot(socket);
+      const engine = await this.engine();
+      return engine.enter(socket, role, context, refusal);
+    };
   }
 
   /** At once when the engine is there. */
@@ -105,6 +149,12 @@ export class Runtime {
     const isOff = this.policy.mode === 'off';
     return describeUnseen(socket, isOff ? REASONS.OFF : this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG);
   }
+}
+
+/** Whether options say so. `connect` hands them on in an array. */
+export function wantsInBand([first]: readonly unknown[]): boolean {
+  const options: unknown = Array.isArray(first) ? first[0] : first;
+  return typeof options === 'object' && options !== null && Reflect.get(options, 'handshake') === 'in-band';
 }
 
 /** The one runtime of this thread. @param registerUrl of the preload that belongs to the caller's copy of the package */

@@ -12,5 +12,7 @@ export * from './lock.ts';
 export * from './memory.ts';
 export * from './packet.ts';
 export * from './pipe.ts';
+export * from './readiness.ts';
 export * from './sched.ts';
 export * from './socket-options.ts';
+export * from './tcp-bytes.ts';

@@ -26,8 +26,16 @@ async function connect(): Promise<readonly [End, End]> {
   const dmbB = await b.registerDmb({ peer: a.gid, lengthBytes, client: nobody });
   const [remoteB, remoteA] = [await a.attachDmb(dmbB.token), await b.attachDmb(dmbA.token)];
   return [
-    { connection: new Connection({ device: a, dmb: dmbA, remote: remoteB }, 0), dmb: dmbA, remote: remoteB },
-    { connection: new Connection({ device: b, dmb: dmbB, remote: remoteA }, 0), dmb: dmbB, remote: remoteA },
+    {
+      connection: new Connection({ device: a, dmb: dmbA, remote: remoteB, layout: 'isthmus' }, 0),
+      dmb: dmbA,
+      remote: remoteB,
+    },
+    {
+      connection: new Connection({ device: b, dmb: dmbB, remote: remoteA, layout: 'isthmus' }, 0),
+      dmb: dmbB,
+      remote: remoteA,
+    },
   ];
 }
 

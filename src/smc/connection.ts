@@ -6,6 +6,7 @@ import type { Device, Dmb, RemoteDmb } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { FLAG, WORD } from './head.ts';
 import { Inbound } from './inbound.ts';
+import type { Layout } from './negotiation.ts';
 import { Outbound } from './outbound.ts';
 import { CLOSE, type CloseAction, type CloseEvent, type CloseState } from './states.ts';
 import { step } from './table.ts';
@@ -18,6 +19,8 @@ export interface ConnectionParts {
   readonly dmb: Dmb;
   /** The peer's; we write there. */
   readonly remote: RemoteDmb;
+  /** Of the heads of both. */
+  readonly layout: Layout;
 }
 
 export class Connection {

@@ -1,6 +1,7 @@
 /** Link group: what two devices share that have connections with each other; made at the first contact (net/smc/smc_core.c). */
 import type { Device, Eid, Gid } from '../ism/index.ts';
 import type { Connection } from './connection.ts';
+import type { Layout } from './negotiation.ts';
 
 export class LinkGroup {
   /** Opaque to the peer, which has a number of its own; counted in steps of 256 as Linux does. */
@@ -10,14 +11,17 @@ export class LinkGroup {
   readonly eid: Eid;
   /** For people. */
   readonly peerHostName: string;
+  /** Of the heads of its DMBs. */
+  readonly layout: Layout;
   readonly connections = new Set<Connection>();
 
-  constructor(id: number, device: Device, peer: Gid, eid: Eid, peerHostName: string) {
+  constructor(id: number, device: Device, peer: Gid, eid: Eid, peerHostName: string, layout: Layout) {
     this.id = id;
     this.device = device;
     this.peer = peer;
     this.eid = eid;
     this.peerHostName = peerHostName;
+    this.layout = layout;
   }
 }
 

@@ -2,7 +2,7 @@
  * Why a connection is what it is: a row for each reason. Codes up to 0x0999ffff are the decline codes of SMC (smc_clc.h) and
  * travel in Declines; those that begin with 0x4953 ("IS") are our own and are shown at home only.
  */
-import { SMC_CLC_DECL } from './clc/decline-codes.ts';
+import { declineName, SMC_CLC_DECL } from './clc/decline-codes.ts';
 
 export interface Reason {
   readonly code: number;
@@ -29,7 +29,12 @@ const ROWS = {
     'no device and enterprise id fit to what the other end offers',
     'run the same version of Isthmus at both ends',
   ],
-  NOV2EXT: [SMC_CLC_DECL.NOV2EXT, 'the proposal has no version 2 part', ''],
+  NOSMCRDEV: [
+    SMC_CLC_DECL.NOSMCRDEV,
+    'the other end offers SMC-R only, which needs RDMA hardware',
+    'a device of SMC-D is needed at the other end',
+  ],
+  NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'there is no ISM device for SMC-D version 2', ''],
   NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
   NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
   NOUEID: [SMC_CLC_DECL.NOUEID, 'the proposal names no enterprise id', ''],
@@ -40,6 +45,11 @@ const ROWS = {
   ],
   RELEASEERR: [SMC_CLC_DECL.RELEASEERR, 'the release changed during the handshake', ''],
   MODEUNSUPP: [SMC_CLC_DECL.MODEUNSUPP, 'the other end chose what was not offered', ''],
+  DIFFPREFIX: [
+    SMC_CLC_DECL.DIFFPREFIX,
+    'SMC of version 1 needs both ends in one IP subnet',
+    'enable version 2 at the other end',
+  ],
   MAX_DMB: [
     SMC_CLC_DECL.MAX_DMB,
     'all buffers for this peer are in use',
@@ -119,10 +129,10 @@ export const REASONS = Object.fromEntries(
 
 const BY_CODE = new Map<number, Reason>(Object.values(REASONS).map((reason) => [reason.code, reason]));
 
-/** The row of a code that a peer sent; codes that are not ours to know come in hex. */
+/** The row of a code that a peer sent; one that has none comes by its name in Linux, or in hex. */
 export function reasonOfCode(code: number): Reason {
-  const hex = `0x${code.toString(16).padStart(8, '0')}`;
-  return BY_CODE.get(code) ?? { code, name: hex, text: `the other end declined with code ${hex}`, hint: '' };
+  const name = declineName(code) ?? `0x${code.toString(16).padStart(8, '0')}`;
+  return BY_CODE.get(code) ?? { code, name, text: `the other end declined: ${name}`, hint: '' };
 }
 
 /** What a Decline says of a reason: its own code if SMC has it, else that this socket cannot be had. */

@@ -1,6 +1,8 @@
 /** Pairs of connected sockets, plain or moved, for tests that compare the two. */
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type NetConnectOpts, type ServerOpts, type Socket } from 'node:net';
+import { connect, createServer, type NetConnectOpts, type Server, type ServerOpts, type Socket } from 'node:net';
+import type { HandshakeOption } from '../../src/index.ts';
 import { type Internals, testInternals } from '../../src/net/internals.ts';
 import { Mover } from '../../src/net/mover.ts';
 import { Partition } from '../../src/net/partition.ts';
@@ -16,8 +18,8 @@ export interface SocketPair {
 }
 
 export interface PairOptions {
-  readonly connect?: Partial<NetConnectOpts>;
-  readonly listen?: ServerOpts;
+  readonly connect?: Partial<NetConnectOpts> & HandshakeOption;
+  readonly listen?: ServerOpts & HandshakeOption;
 }
 
 export type MakePair = (options?: PairOptions) => Promise<SocketPair>;
@@ -30,7 +32,24 @@ export function partitionOf(dmbBytes = 16384): Promise<Partition> {
   return partition;
 }
 
-export const plainPair: MakePair = async (options = {}) => {
+export const plainPair: MakePair = (options) => pairBy({ createServer, connect }, options);
+
+/** Shakes hands in-band: moved from the first byte on. Read when Isthmus is loaded: the settings in process.env. */
+export const inBandPair: MakePair = async ({ connect, listen } = {}) => {
+  const handshake = 'in-band';
+  const isthmus = await import('../../src/index.ts');
+  const pair = await pairBy(isthmus, { connect: { ...connect, handshake }, listen: { ...listen, handshake } });
+  const modes = [pair.client, pair.server].map((socket) => isthmus.info(socket).mode);
+  assert.deepEqual(modes, ['SMC-D', 'SMC-D']);
+  return pair;
+};
+
+interface Way {
+  createServer(options: ServerOpts): Server;
+  connect(options: NetConnectOpts): Socket;
+}
+
+async function pairBy({ createServer, connect }: Way, options: PairOptions = {}): Promise<SocketPair> {
   const listener = createServer(options.listen ?? {});
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
   const { port } = listener.address() as { port: number };
@@ -50,7 +69,7 @@ export const plainPair: MakePair = async (options = {}) => {
       listener.close();
     },
   };
-};
+}
 
 /** Both ends in this loop, on their way to shared memory but with no byte passed yet. */
 export const movablePair: MakePair = async (options) => {

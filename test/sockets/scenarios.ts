@@ -491,3 +491,17 @@ async function readOne(socket: Socket): Promise<void> {
   }
   throw new Error('no byte');
 }
+
+/** What a scenario says of such pairs, which are closed afterwards. */
+export async function run(scenario: Scenario, make: MakePair): Promise<unknown> {
+  const pairs: SocketPair[] = [];
+  try {
+    return await scenario(async (options) => {
+      const pair = await make(options);
+      pairs.push(pair);
+      return pair;
+    });
+  } finally {
+    for (const pair of pairs) await pair.close();
+  }
+}

@@ -73,3 +73,8 @@ export const SMC_CLC_DECL = {
   /** SMC-R: a buffer could not be registered. */
   ERR_REGBUF: 0x09990003,
 } as const;
+
+/** The name without SMC_CLC_DECL_, undefined for a code that Linux doesn't have. */
+export function declineName(code: number): string | undefined {
+  return Object.entries(SMC_CLC_DECL).find(([, value]) => value === code)?.[0];
+}

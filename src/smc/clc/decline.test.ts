@@ -15,8 +15,8 @@ import {
   vectors,
   withLength,
 } from './clc.test.helper.ts';
-import { type Decline, declineName, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-import { SMC_CLC_DECL } from './decline-codes.ts';
+import { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
+import { declineName, SMC_CLC_DECL } from './decline-codes.ts';
 
 const V1 = vector('20-decline-client-has-no-device message 1');
 const V2 = vector('21-decline-server-has-no-device message 2');

@@ -14,7 +14,7 @@
  *     24, 40 | 4    | trailer           | not checked, as in Linux                                            | v1
  */
 import { applyResidue, copyUnlessZero, hex, nibbles, put, type WithResidue, withResidue } from './bytes.ts';
-import { SMC_CLC_DECL } from './decline-codes.ts';
+import { declineName } from './decline-codes.ts';
 import { osName } from './first-contact.ts';
 import { type ClcVersion, checkLength, newMessage, openMessage } from './header.ts';
 
@@ -91,9 +91,4 @@ export function describeDecline({ version, diagnosis, outOfSync, os, moreDiagnos
   if (outOfSync) parts.push('out of sync');
   if (os !== 0) parts.push(osName(os));
   return parts.join(', ');
-}
-
-/** The name without SMC_CLC_DECL_, undefined for a code that Linux doesn't have. */
-export function declineName(code: number): string | undefined {
-  return Object.entries(SMC_CLC_DECL).find(([, value]) => value === code)?.[0];
 }

@@ -25,9 +25,9 @@ export {
   dmbeSizeBytes,
   encodeAcceptConfirm,
 } from './accept-confirm.ts';
-export { type Decline, declineName, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
-export { SMC_CLC_DECL } from './decline-codes.ts';
-export type { IsmDevice } from './device-list.ts';
+export { type Decline, decodeDecline, describeDecline, encodeDecline } from './decline.ts';
+export { declineName, SMC_CLC_DECL } from './decline-codes.ts';
+export { type IsmDevice, MAX_LIST_ENTRIES } from './device-list.ts';
 export {
   describeFirstContact,
   FEATURE_EMULATED_ISM,
@@ -37,7 +37,7 @@ export {
   osName,
   RELEASE_V21,
 } from './first-contact.ts';
-export { type ClcVersion, clcLength, HEADER_BYTES } from './header.ts';
+export { type ClcVersion, clcLength, decodeHeader, HEADER_BYTES } from './header.ts';
 export { type ClcField, listClc } from './listing.ts';
 export type { Offer } from './offer.ts';
 export {

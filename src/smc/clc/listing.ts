@@ -5,7 +5,7 @@
 import { EID_BYTES, isEmulated, parseChid } from '../../ism/index.ts';
 import { dmbeSizeBytes } from './accept-confirm.ts';
 import { ipv6Text, printable, viewOf } from './bytes.ts';
-import { declineName } from './decline.ts';
+import { declineName } from './decline-codes.ts';
 import { osName, RELEASE_V21 } from './first-contact.ts';
 import { CLC_TYPES, eyecatcherName, HEADER_BYTES, TRAILER_BYTES } from './header.ts';
 import { decodeOffer } from './offer.ts';

@@ -1,0 +1,58 @@
+/** Addresses and ports by pattern: `127.0.0.1:7000`, `[::1]:7000-7010`, `10.0.0.0/8:*`, `*:7000`, several with commas between. */
+import { BlockList, isIP } from 'node:net';
+
+export interface Endpoints {
+  has(address: string | undefined, port: number | undefined): boolean;
+}
+
+interface Pattern {
+  readonly addresses: BlockList | null;
+  readonly firstPort: number;
+  readonly lastPort: number;
+}
+
+const PATTERN = /^(?:\[([^\]]+)\]|([^[\]:]*)):(\*|\d+(?:-\d+)?)$/;
+const LAST_PORT = 65535;
+
+/** Throws TypeError. */
+export function parseEndpoints(text: string): Endpoints {
+  const patterns = text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+    .map(parsePattern);
+  return {
+    has(address, port) {
+      if (address === undefined || port === undefined) return false;
+      const isOf = ({ addresses, firstPort, lastPort }: Pattern) =>
+        port >= firstPort && port <= lastPort && (addresses === null || isAmong(addresses, address));
+      return patterns.some(isOf);
+    },
+  };
+}
+
+function isAmong(addresses: BlockList, address: string): boolean {
+  return addresses.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
+}
+
+function parsePattern(text: string): Pattern {
+  const [, bracketed, plain, ports] = PATTERN.exec(text) ?? [];
+  const address = bracketed ?? plain;
+  if (address === undefined || ports === undefined) throw new TypeError(`not ADDRESS:PORT: ${text}`);
+  const [firstPort, lastPort = firstPort] = ports === '*' ? [0, LAST_PORT] : ports.split('-').map(Number);
+  if (firstPort === undefined || lastPort === undefined || firstPort > lastPort || lastPort > LAST_PORT)
+    throw new TypeError(`not a range of ports: ${ports}`);
+  return { addresses: address === '*' ? null : parseAddresses(address), firstPort, lastPort };
+}
+
+function parseAddresses(text: string): BlockList {
+  const [address = '', bits] = text.split('/');
+  const family = isIP(address);
+  if (family === 0) throw new TypeError(`not an IP address: ${address}`);
+  const list = new BlockList();
+  const type = family === 6 ? 'ipv6' : 'ipv4';
+  if (bits === undefined) list.addAddress(address, type);
+  else if (/^\d+$/.test(bits) && Number(bits) <= (family === 6 ? 128 : 32)) list.addSubnet(address, Number(bits), type);
+  else throw new TypeError(`not a prefix length: ${bits}`);
+  return list;
+}
