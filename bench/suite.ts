@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { clc } from './clc.ts';
 import { connects } from './connect.ts';
 import { endOwnFabric } from './fabric.ts';
 import { http } from './http.ts';
@@ -19,7 +20,7 @@ import { streams } from './stream.ts';
 import { environmentOf, LOOPBACK, MAPPED, STORE, TCP, type Transport, UNIX } from './transports.ts';
 
 export const COMPARISONS: readonly Comparison[] = [rtt, streams, connects, http];
-export const INQUIRIES: readonly Inquiry[] = [idle, memory, short];
+export const INQUIRIES: readonly Inquiry[] = [idle, memory, short, clc];
 export const QUESTION_NAMES: readonly string[] = [...COMPARISONS, ...INQUIRIES].map(({ name }) => name);
 
 export interface BenchOptions {

@@ -8,7 +8,8 @@ const root = new URL('../', import.meta.url);
 const built = (path) => import(new URL(`dist/src/${path}`, root).href);
 const source = (path) => readFileSync(new URL(path, root), 'utf8');
 
-const { MESSAGES, REFUSALS, DECLINES, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX } = await built('fabric/protocol.js');
+const { MESSAGES, REFUSALS, DECLINES, EID_CHANGES, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX } =
+  await built('fabric/protocol.js');
 const { DEFAULT_LIMITS } = await built('fabric/limits.js');
 const { SENDER } = await built('smc/handover/sender.js');
 const { RECEIVER } = await built('smc/handover/receiver.js');
@@ -121,12 +122,12 @@ function machine(name) {
 function fabricMessages(from) {
   return Object.entries(MESSAGES)
     .filter(([, message]) => message.from === from)
-    .map(([name, { code: number, descriptors, fields, text }]) => {
+    .map(([name, { code: number, since = 1, descriptors, fields, text }]) => {
       const rows = Object.entries(fields).map(([field, type]) => [code(field), code(type)]);
       const what = descriptors === 1 ? '1 descriptor' : `${descriptors === 0 ? 'no' : descriptors} descriptors`;
       return [
         `#### ${name}`,
-        `Code ${number}, from the ${from}, ${what}.`,
+        `Code ${number}, from the ${from}, ${what}${since === 1 ? '' : `, since version ${since}`}.`,
         text,
         rows.length === 0 ? 'No fields.' : table(['field', 'type'], rows),
       ].join('\n\n');
@@ -219,7 +220,7 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['demo'], ['bench']];
+const COMMANDS = [[], ['run'], ['ss'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
 
 function cli() {
   return COMMANDS.map((command) => {
@@ -245,6 +246,7 @@ const GENERATORS = {
   'fabric messages of the fabric': () => fabricMessages('fabric'),
   'fabric refusals': () => numbered(REFUSALS),
   'fabric declines': () => numbered(DECLINES),
+  'fabric changes of ids': () => numbered(EID_CHANGES),
   'fabric limits': limits,
   'fabric times': times,
   'pair messages': () => headOf('src/devices/host/messages.ts'),

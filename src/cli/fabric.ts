@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
 import { TIMER_LIMIT_MS } from '../fabric/settings.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { seidText } from './eids.ts';
 import { printable, printableJson } from './text.ts';
 
 const HELP = `Usage: isthmus fabric [--socket PATH] [--idle SECONDS]
@@ -22,8 +23,8 @@ made (install -d -m 755 ${dirname(SYSTEM_FABRIC)}), and serves all users. There 
       --json          status as JSON
   -h, --help          this text
 
-status shows the fabric that programs of yours would use: its process, age and memory, the partitions that are
-joined, and what it has done so far. Exit code 1 when none is running.
+status shows the fabric that programs of yours would use: its process, age and memory, its enterprise ids (isthmus ueid,
+isthmus seid), the partitions that are joined, and what it has done so far. Exit code 1 when none is running.
 `;
 
 export const fabric: Command = {
@@ -109,11 +110,15 @@ async function status(json: boolean): Promise<number> {
     process.stdout.write(`${printableJson(state)}\n`);
     return EXIT_OK;
   }
-  const { counters } = state;
+  const { counters, eids } = state;
   process.stdout.write(
     `fabric at ${printable(state.socket)}, process ${state.pid}, up ${duration(state.uptimeMs)}, ${mebibytes(state.memoryBytes)}\n` +
       `announced ${counters.announced}, matched ${counters.matched}, declined ${counters.declined}, pairs ${counters.pairs}, waiting ${state.claims}\n`,
   );
+  if (eids !== undefined) {
+    const ueids = eids.ueids.length === 0 ? 'none, so connections stay on TCP' : eids.ueids.join(' ');
+    process.stdout.write(`UEIDs: ${printable(ueids)}; SEID: ${printable(seidText(eids))}\n`);
+  }
   const rows = state.partitions.map(({ gid, pid, uid, claims, pairs, program }) =>
     [gid, pid, uid, claims, pairs, program].map((cell) => printable(String(cell))),
   );

@@ -9,6 +9,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./run.ts')).run,
   ss: async () => (await import('./ss.ts')).ss,
   fabric: async () => (await import('./fabric.ts')).fabric,
+  ueid: async () => (await import('./eids.ts')).ueid,
+  seid: async () => (await import('./eids.ts')).seid,
   demo: async () => (await import('./demo.ts')).demo,
   bench: async () => (await import('./bench.ts')).bench,
 };

@@ -1,5 +1,6 @@
 /** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
-import { type Chid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
+import { existsSync } from 'node:fs';
+import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
 import {
   closeFd,
   connectPackets,
@@ -11,11 +12,13 @@ import {
   sendPacket,
   streamSocketPair,
 } from '../os/index.ts';
+import { defaultEids, type EidTable, tableOf } from './eids.ts';
 import { distrustPath, distrustPeer, type FabricPlace, fabricPlaces } from './locate.ts';
 import {
   decodeMessage,
   encodeMessage,
   type FabricMessage,
+  isOfVersion,
   type MessageByName,
   PROTOCOL_VERSION_MAX,
   PROTOCOL_VERSION_MIN,
@@ -39,6 +42,8 @@ export interface FabricListener {
   released(claim: number): void;
   matched(message: MessageByName<'MATCHED'>): void;
   declined(claim: number, reason: number): void;
+  /** The enterprise ids have changed; handshakes that begin from now on use these. @param seid null: none, or not enabled */
+  eids(ueids: readonly Eid[], seid: Eid | null): void;
   /** The fabric does not answer any more; or does again. */
   silent(isSilent: boolean): void;
   /** The fabric is gone, or broke its protocol. The last call. */
@@ -46,6 +51,8 @@ export interface FabricListener {
 }
 
 export interface FabricIdentity {
+  /** Of the protocol, as agreed. */
+  readonly version: number;
   readonly gid: Gid;
   readonly chid: Chid;
   readonly incarnation: bigint;
@@ -70,18 +77,30 @@ const WELCOME_TIMEOUT_MS = 1500;
 const SILENCE_MS = 1000;
 
 /** Finds, if need be starts, and joins a fabric. Rejects with FabricUnavailable. */
-export async function joinFabric(
+export function joinFabric(
   about: { readonly thread: number; readonly program: string },
   listener: FabricListener,
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<FabricClient> {
+  return withFabric(env, (fd, place) => FabricClient.join(fd, place, about, listener));
+}
+
+/**
+ * Finds, and if need be starts, a fabric. Rejects with FabricUnavailable.
+ * @param use takes over the descriptor; resolves to null when the fabric hung up without a word: it was about to end, so another
+ * one is looked for
+ */
+export async function withFabric<Result>(
+  env: NodeJS.ProcessEnv,
+  use: (fd: number, place: FabricPlace) => Promise<Result | null>,
+): Promise<Result> {
   const end = performance.now() + CONNECT_TIMEOUT_MS;
   let startedAt = Number.NEGATIVE_INFINITY;
   for (;;) {
     const found = findFabric(env);
     if (found !== null) {
-      const client = await FabricClient.join(found.fd, found.place, about, listener);
-      if (client !== null) return client; // else it was about to end: look again
+      const result = await use(found.fd, found.place);
+      if (result !== null) return result;
     } else if (performance.now() - startedAt > RESTART_MS && (await start(env))) {
       startedAt = performance.now();
     }
@@ -118,11 +137,10 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
       );
     }
     const distrust = distrustPath(place) ?? distrustPeer(place, fd);
-    if (distrust !== null) {
-      closeFd(fd);
-      throw new FabricUnavailable('untrusted', distrust);
-    }
-    return { fd, place };
+    if (distrust === null) return { fd, place };
+    closeFd(fd);
+    // Else it has ended just now, and its socket is gone.
+    if (existsSync(place.socket)) throw new FabricUnavailable('untrusted', distrust);
   }
   return null;
 }
@@ -132,15 +150,35 @@ export class FabricClient {
   readonly #fd: number;
   readonly #doorbell: Doorbell;
   readonly #listener: FabricListener;
+  /** By peer: who waits for REACHED. */
+  readonly #reaching = new Map<Gid, ((isPair: boolean) => void)[]>();
+  #eids: EidTable;
   #closed = false;
   #pinged = false;
   #silence: NodeJS.Timeout | undefined;
 
-  private constructor(fd: number, doorbell: Doorbell, identity: FabricIdentity, listener: FabricListener) {
+  private constructor(
+    fd: number,
+    doorbell: Doorbell,
+    identity: FabricIdentity,
+    eids: EidTable,
+    listener: FabricListener,
+  ) {
     this.#fd = fd;
     this.#doorbell = doorbell;
     this.identity = identity;
+    this.#eids = eids;
     this.#listener = listener;
+  }
+
+  /** For handshakes that begin now. */
+  get ueids(): readonly Eid[] {
+    return this.#eids.ueids;
+  }
+
+  /** Null: the machine has none, or it is not enabled. */
+  get seid(): Eid | null {
+    return this.#eids.seidEnabled ? this.#eids.seid : null;
   }
 
   /** Takes over the descriptor. Null when the fabric hung up without a word. Rejects with FabricUnavailable. */
@@ -177,6 +215,7 @@ export class FabricClient {
           else client.#lost('the fabric has gone');
         },
       });
+      let welcome: MessageByName<'WELCOME'> | undefined;
       const answer = () => {
         const message = receiveOne(fd);
         if (message === null) return;
@@ -184,13 +223,26 @@ export class FabricClient {
           giveUp();
           resolve(null);
         } else if (message.type === 'REFUSED') fail('refused', `the fabric refused: ${message.text}`);
-        else if (message.type !== 'WELCOME') fail('refused', `the fabric answered HELLO with ${message.type}`);
-        else {
-          clearTimeout(timer);
-          const { gid, chid, incarnation, pid } = message;
-          client = new FabricClient(fd, doorbell, { gid, chid: parseChid(chid), incarnation, pid, place }, listener);
-          resolve(client);
-        }
+        else if (message.type === 'WELCOME' && welcome === undefined && isSpoken(message.version)) {
+          welcome = message;
+          // Without the ids a handshake that begins at once would use others than its peer.
+          if (isOfVersion('EIDS', message.version)) answer();
+          else joined(message, defaultEids(null));
+        } else if (message.type === 'EIDS' && welcome !== undefined) {
+          try {
+            joined(welcome, tableOf(message));
+          } catch (error) {
+            fail('refused', `the fabric sent EIDS: ${(error as Error).message}`);
+          }
+        } else fail('refused', `the fabric answered HELLO with ${message.type}`);
+      };
+      const joined = ({ version, gid, chid, incarnation, pid }: MessageByName<'WELCOME'>, eids: EidTable) => {
+        clearTimeout(timer);
+        const identity = { version, gid, chid: parseChid(chid), incarnation, pid, place };
+        const member = new FabricClient(fd, doorbell, identity, eids, listener);
+        client = member;
+        resolve(member);
+        setImmediate(() => member.#receive()); // what the same ring of the doorbell told of
       };
       try {
         const hello = { versionMin: PROTOCOL_VERSION_MIN, versionMax: PROTOCOL_VERSION_MAX, ...about };
@@ -221,9 +273,37 @@ export class FabricClient {
     this.#silence.unref();
   }
 
+  /** Whoever knows our GID may be introduced to us. False when the fabric does not take it, or cannot do that. */
+  sayReachable(): boolean {
+    return this.#isTaken({ type: 'REACHABLE' });
+  }
+
+  /**
+   * Asks to be introduced to a partition. True when it is a peer: `introduced` was called before, unless it was one already. False
+   * also when the fabric is lost, left, or cannot do that. Never rejects, and waits as long as a fabric that is silent.
+   */
+  reach(peer: Gid): Promise<boolean> {
+    return new Promise((resolve) => {
+      const waiting = this.#reaching.get(peer);
+      if (waiting !== undefined) waiting.push(resolve);
+      else if (this.#isTaken({ type: 'REACH', peer })) this.#reaching.set(peer, [resolve]);
+      else resolve(false);
+    });
+  }
+
+  #isTaken(message: FabricMessage): boolean {
+    try {
+      if (!isOfVersion(message.type, this.identity.version)) return false;
+      this.send(message);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   #receive(): void {
     while (!this.#closed) {
-      const packet = this.#receivePacket();
+      const packet = receiveFrom(this.#fd);
       if (packet === null) return;
       if (packet === 'end') {
         this.#lost('the fabric has hung up');
@@ -232,20 +312,14 @@ export class FabricClient {
       let message: FabricMessage;
       try {
         message = decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+        if (!isOfVersion(message.type, this.identity.version)) throw new Error(`the fabric sent ${message.type}`);
+        if (message.type === 'EIDS') this.#eids = tableOf(message);
       } catch (error) {
         for (const one of packet.fds) closeFd(one);
         this.#lost((error as Error).message);
         return;
       }
       this.#dispatch(message, packet.fds);
-    }
-  }
-
-  #receivePacket(): Packet | null | 'end' {
-    try {
-      return receivePacket(this.#fd);
-    } catch {
-      return 'end';
     }
   }
 
@@ -271,6 +345,13 @@ export class FabricClient {
         clearTimeout(this.#silence);
         this.#listener.silent(false);
         break;
+      case 'EIDS':
+        this.#listener.eids(this.ueids, this.seid);
+        break;
+      case 'REACHED':
+        for (const resolve of this.#reaching.get(message.peer) ?? []) resolve(message.reachable === 1);
+        this.#reaching.delete(message.peer);
+        break;
       case 'REFUSED':
         this.#lost(`the fabric refused: ${message.text}`);
         break;
@@ -285,25 +366,35 @@ export class FabricClient {
     this.#listener.lost(cause);
   }
 
-  async reach(_peer: Gid): Promise<boolean> {
-    return false;
-  } // STUB
-  sayReachable(): void {} // STUB
-
   /** Leaves the fabric. Pairs go on. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#silence);
+    for (const resolve of [...this.#reaching.values()].flat()) resolve(false);
+    this.#reaching.clear();
     this.#doorbell.close();
     closeFd(this.#fd);
+  }
+}
+
+function isSpoken(version: number): boolean {
+  return version >= PROTOCOL_VERSION_MIN && version <= PROTOCOL_VERSION_MAX;
+}
+
+/** 'end' also when the fabric went without reading all that it was told. */
+export function receiveFrom(fd: number): Packet | null | 'end' {
+  try {
+    return receivePacket(fd);
+  } catch {
+    return 'end';
   }
 }
 
 /** A message without descriptors; 'end' for anything else. */
 function receiveOne(fd: number): FabricMessage | null | 'end' {
   try {
-    const packet = receivePacket(fd);
+    const packet = receiveFrom(fd);
     if (packet === null || packet === 'end') return packet;
     for (const one of packet.fds) closeFd(one);
     return decodeMessage(packet.bytes, packet.fds.length, 'fabric');

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { constants } from 'node:os';
 import { beforeEach, test } from 'node:test';
+import { type Gid, parseGid, parseUeid } from '../ism/index.ts';
 import { FabricCore, type FabricIo } from './core.ts';
+import { defaultEids, type EidTable } from './eids.ts';
 import type { FabricLimits } from './limits.ts';
 import type { Shown } from './match.ts';
 import type { FabricMessage, MessageByName } from './protocol.ts';
@@ -15,6 +18,8 @@ class World implements FabricIo {
   closes: (() => void)[] = [];
   clock = 0;
   descriptorsLeft = 1000;
+  diskFull = false;
+  readonly saved: EidTable[] = [];
 
   send(to: number, message: FabricMessage): void {
     this.sent.push({ to, message });
@@ -33,6 +38,10 @@ class World implements FabricIo {
   createPair(): ReturnType<FabricIo['createPair']> {
     if (this.descriptorsLeft <= 0) throw new Error('EMFILE');
     return { one: [1, 2, 3], other: [4, 5, 6] };
+  }
+  saveEids(table: EidTable): void {
+    if (this.diskFull) throw new Error('ENOSPC');
+    this.saved.push(table);
   }
   after(_delayMs: number, expired: () => void): { cancel(): void } {
     this.timers.add(expired);
@@ -60,15 +69,24 @@ let world: World;
 let core: FabricCore;
 let nextFd = 100;
 
-function start(limits: Partial<FabricLimits> = {}): void {
+function start(limits: Partial<FabricLimits> = {}, eids = defaultEids(null)): void {
   world = new World();
-  core = new FabricCore(world, limits);
+  core = new FabricCore(world, eids, limits);
 }
 beforeEach(() => start());
 
+/** As a partition of version 1. */
 function join(id: number, uid = 1000): void {
   core.hello(id, { pid: id, uid }, { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'test' });
   assert.deepEqual(world.types(id), ['WELCOME']);
+}
+
+/** As one of version 2; its GID. */
+function joinV2(id: number, uid = 1000): Gid {
+  core.hello(id, { pid: id, uid }, { type: 'HELLO', versionMin: 1, versionMax: 2, thread: 0, program: 'test' });
+  const [welcome, eids] = world.take(id) as [MessageByName<'WELCOME'>, FabricMessage];
+  assert.deepEqual([welcome.type, welcome.version, eids.type], ['WELCOME', 2, 'EIDS']);
+  return welcome.gid;
 }
 
 const A = { address: '127.0.0.1', port: 1000 };
@@ -367,4 +385,190 @@ test('pairs are of users that the fabric knows; of different ones, too', () => {
   assert.deepEqual(connect(0, 1001), [shows, shows]);
   assert.deepEqual(connect(65534, 65534), [declined, declined]);
   assert.deepEqual(connect(1000, 65534), [[], declined]);
+});
+
+test('each partition is served in the version it speaks; messages of a later one are not for it', () => {
+  for (const [min, max, version] of [
+    [1, 1, 1],
+    [1, 2, 2],
+    [2, 2, 2],
+    [2, 7, 2],
+  ] as const) {
+    start();
+    core.hello(1, { pid: 1, uid: 1 }, { type: 'HELLO', versionMin: min, versionMax: max, thread: 0, program: '' });
+    const [welcome, ...more] = world.take(1);
+    assert.equal((welcome as MessageByName<'WELCOME'>).version, version);
+    assert.deepEqual(
+      more.map(({ type }) => type),
+      version === 1 ? [] : ['EIDS'],
+    );
+  }
+  for (const message of [
+    { type: 'REACHABLE' },
+    { type: 'REACH', peer: parseGid('01234567-89ab-4def-8899-aabbccddeeff') },
+  ] as const) {
+    start();
+    join(1);
+    core.message(1, message, null);
+    assert.deepEqual(world.take(1), [{ type: 'REFUSED', reason: 3, text: 'a message that breaks the protocol' }]);
+  }
+});
+
+// --- Enterprise ids ---
+
+const errno = constants.errno;
+
+/** What a connection outside of all partitions is answered. */
+function change(number: number, ueid = ''): number {
+  core.changeEids(9, { type: 'EID_CHANGE', change: number, ueid });
+  const [answer, ...more] = world.take(9) as MessageByName<'EID_CHANGED'>[];
+  assert.ok(answer?.type === 'EID_CHANGED' && more.length === 0);
+  assert.equal(answer.text === '', answer.error === 0, answer.text);
+  return answer.error;
+}
+
+function ueids(): string {
+  core.showEids(8);
+  return (world.take(8)[0] as MessageByName<'EIDS'>).ueids;
+}
+
+test('a change of the ids is stored, told to all partitions of version 2, and answered', () => {
+  join(1);
+  joinV2(2);
+  joinV2(3);
+  assert.equal(change(1, 'MY.OWN'), 0);
+  const eids = { type: 'EIDS', ueids: 'ISTHMUS MY.OWN', seid: '', seidEnabled: 0 };
+  assert.deepEqual([world.take(1), world.take(2), world.take(3)], [[], [eids], [eids]]);
+  assert.deepEqual(world.saved.at(-1)?.ueids, ['ISTHMUS', 'MY.OWN']);
+  // Who joins later hears the same; who changes it as a partition hears it before the answer.
+  core.hello(4, { pid: 4, uid: 1000 }, { type: 'HELLO', versionMin: 2, versionMax: 2, thread: 0, program: '' });
+  assert.deepEqual(world.take(4)[1], eids);
+  core.changeEids(4, { type: 'EID_CHANGE', change: 3, ueid: '' });
+  assert.deepEqual(world.types(4), ['EIDS', 'EID_CHANGED']);
+  assert.equal(ueids(), '');
+});
+
+test('a change that is refused, or cannot be stored, is told to nobody but who asked', () => {
+  joinV2(1);
+  for (const [number, ueid, error] of [
+    [1, 'ISTHMUS', errno.EEXIST],
+    [1, 'isthmus', errno.EINVAL],
+    [1, 'A\0B', errno.EINVAL],
+    [1, 'X'.repeat(32_000), errno.EINVAL],
+    [2, 'OTHER', errno.ENOENT],
+    [4, '', errno.EOPNOTSUPP],
+    [0, 'MY.OWN', errno.EINVAL],
+    [255, 'MY.OWN', errno.EINVAL],
+  ] as const)
+    assert.equal(change(number, ueid), error, `${number} ${ueid}`);
+  world.diskFull = true;
+  assert.equal(change(1, 'MY.OWN'), errno.EIO);
+  assert.deepEqual(world.sent, []);
+  assert.deepEqual([ueids(), world.saved], ['ISTHMUS', []]);
+});
+
+test('the state of the fabric has the ids', () => {
+  const seid = parseUeid('IBM-SYSZ-ISMSEID000000002B3C3906');
+  start({}, defaultEids(seid));
+  assert.equal(change(5), 0);
+  assert.deepEqual(core.status().eids, { ueids: ['ISTHMUS'], seid, seidEnabled: false });
+});
+
+// --- Introductions by GID ---
+
+function reach(asker: number, peer: Gid): FabricMessage[] {
+  core.message(asker, { type: 'REACH', peer }, null);
+  return world.take(asker);
+}
+
+const STRANGER = parseGid('01234567-89ab-4def-8899-aabbccddeeff');
+
+test('who knows the GID of a partition that is reachable is introduced to it, once', () => {
+  joinV2(1);
+  const peer = joinV2(2, 1001);
+  core.message(2, { type: 'REACHABLE' }, null);
+  assert.deepEqual(world.types(2), []);
+  const [introduce, reached] = reach(1, peer);
+  assert.ok(introduce?.type === 'INTRODUCE' && introduce.peer === peer);
+  assert.deepEqual([introduce.pid, introduce.uid], [2, 1001]);
+  assert.deepEqual(reached, { type: 'REACHED', peer, reachable: 1 });
+  const [other, ...more] = world.take(2);
+  assert.ok(other?.type === 'INTRODUCE' && more.length === 0);
+  assert.deepEqual([other.pair, other.pid, other.uid], [introduce.pair, 1, 1000]);
+  // They are a pair: nothing but the answer; from the other side too, whether or not the first has said REACHABLE.
+  assert.deepEqual(reach(1, peer), [reached]);
+  core.message(1, { type: 'REACHABLE' }, null);
+  assert.deepEqual(reach(2, other.peer), [{ type: 'REACHED', peer: other.peer, reachable: 1 }]);
+  assert.deepEqual(world.sent, []);
+  // After its end they are introduced anew.
+  core.message(2, { type: 'PAIR_GONE', peer: other.peer, pair: other.pair }, null);
+  assert.deepEqual(
+    reach(1, peer).map(({ type }) => type),
+    ['INTRODUCE', 'REACHED'],
+  );
+});
+
+test('nobody is introduced to who is not there, is not reachable, or is the asker', () => {
+  const own = joinV2(1);
+  core.message(1, { type: 'REACHABLE' }, null);
+  const silent = joinV2(2);
+  const gone = joinV2(3);
+  core.message(3, { type: 'REACHABLE' }, null);
+  core.left(3);
+  join(4); // of version 1, so it cannot say it
+  const old = (core.status().partitions as { gid: Gid }[]).at(-1)?.gid as Gid;
+  for (const peer of [own, silent, gone, old, STRANGER])
+    assert.deepEqual(reach(1, peer), [{ type: 'REACHED', peer, reachable: 0 }]);
+  assert.deepEqual(world.sent, []);
+  assert.equal(core.counters.pairs, 0);
+});
+
+test('a match makes a pair whether or not its ends are reachable, and says nothing for REACH', () => {
+  joinV2(1);
+  const peer = joinV2(2);
+  for (const [id, one] of [end('client'), end('server')].entries()) core.message(id + 1, one, null);
+  for (const [id, one] of [end('client'), end('server')].entries()) show(id + 1, one);
+  world.settle();
+  assert.deepEqual(world.types(1), ['SHOW', 'INTRODUCE', 'MATCHED']);
+  assert.deepEqual(reach(1, peer), [{ type: 'REACHED', peer, reachable: 0 }]);
+  core.message(2, { type: 'REACHABLE' }, null);
+  assert.deepEqual(reach(1, peer), [{ type: 'REACHED', peer, reachable: 1 }]);
+});
+
+test('users that the fabric does not know are introduced to nobody, and nobody to them', () => {
+  const known = joinV2(1);
+  const unknown = joinV2(2, 65534);
+  const other = joinV2(3, 65534);
+  for (const id of [1, 2, 3]) core.message(id, { type: 'REACHABLE' }, null);
+  for (const [asker, peer] of [
+    [1, unknown],
+    [2, known],
+    [2, other],
+  ] as const)
+    assert.deepEqual(reach(asker, peer), [{ type: 'REACHED', peer, reachable: 0 }]);
+  assert.deepEqual(world.sent, []);
+});
+
+test('who asks for introductions too often is told no, as its user is limited in announcements', () => {
+  start({ announcementsPerSecond: 10, announcementBurst: 3 });
+  joinV2(1);
+  joinV2(2);
+  const peer = joinV2(3, 1001);
+  core.message(3, { type: 'REACHABLE' }, null);
+  const answers = (id: number) => reach(id, peer).map((one) => ('reachable' in one ? one.reachable : one.type));
+  core.message(2, end('client'), null);
+  assert.deepEqual([answers(1), answers(1), answers(1), answers(2)], [['INTRODUCE', 1], [1], [0], [0]]);
+  world.clock += 1000;
+  assert.deepEqual(answers(2), ['INTRODUCE', 1]);
+});
+
+test('without descriptors for a pair there is none, and the next question may have one', () => {
+  joinV2(1);
+  const peer = joinV2(2);
+  core.message(2, { type: 'REACHABLE' }, null);
+  world.descriptorsLeft = 0;
+  assert.deepEqual(reach(1, peer), [{ type: 'REACHED', peer, reachable: 0 }]);
+  assert.deepEqual(world.types(2), []);
+  world.descriptorsLeft = 1000;
+  assert.equal(reach(1, peer).length, 2);
 });

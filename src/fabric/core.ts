@@ -5,12 +5,15 @@
  * at together and closed: nothing is believed of a socket that was not held at that moment.
  */
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
 import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
+import { changeEids, type EidOutcome, type EidTable, eidsMessage } from './eids.ts';
 import { Bucket, DEFAULT_LIMITS, type FabricLimits, OVERFLOW_UID } from './limits.ts';
 import { areTwoEnds, checkShown, connectionKey, endOf, isSelfConnected, type Shown } from './match.ts';
 import {
   type Decline,
   type FabricMessage,
+  isOfVersion,
   type MessageByName,
   PROTOCOL_VERSION_MAX,
   PROTOCOL_VERSION_MIN,
@@ -27,6 +30,8 @@ export interface FabricIo {
   close(fd: number, closed: () => void): void;
   /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
   createPair(): { one: PairEnds; other: PairEnds };
+  /** Stores the table for the next fabric here. Throws when that fails. */
+  saveEids(table: EidTable): void;
   /** Asks to call `expired` later. */
   after(delayMs: number, expired: () => void): { cancel(): void };
   now(): number;
@@ -45,6 +50,10 @@ interface Partition {
   readonly uid: number;
   readonly thread: number;
   readonly program: string;
+  /** Of the protocol, as agreed. */
+  readonly version: number;
+  /** Whoever knows its GID may be introduced to it. */
+  isReachable: boolean;
   readonly claims: Map<number, Claim>;
   /** By peer: the number of the pair. */
   readonly pairs: Map<Gid, bigint>;
@@ -87,10 +96,12 @@ export class FabricCore {
   /** By connection key: the claims for either end. */
   readonly #claims = new Map<string, [Claim[], Claim[]]>();
   readonly counters = { announced: 0, shown: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
+  #eids: EidTable;
   #match = 0n;
 
-  constructor(io: FabricIo, limits: Partial<FabricLimits> = {}) {
+  constructor(io: FabricIo, eids: EidTable, limits: Partial<FabricLimits> = {}) {
     this.#io = io;
+    this.#eids = eids;
     this.#limits = { ...DEFAULT_LIMITS, ...limits };
   }
 
@@ -117,6 +128,8 @@ export class FabricCore {
       ...credentials,
       thread: hello.thread,
       program: hello.program.slice(0, 200),
+      version,
+      isReachable: false,
       claims: new Map(),
       pairs: new Map(),
     };
@@ -124,6 +137,7 @@ export class FabricCore {
     this.#byGid.set(partition.gid, partition);
     const { gid, pid } = partition;
     this.#io.send(id, { type: 'WELCOME', version, gid, chid: this.chid, incarnation: this.incarnation, pid });
+    if (isOfVersion('EIDS', version)) this.showEids(id);
   }
 
   /** Kept for good: who comes back finds the same bucket. */
@@ -154,6 +168,10 @@ export class FabricCore {
   message(id: PartitionId, message: FabricMessage, fd: number | null): void {
     const partition = this.#partitions.get(id);
     if (partition === undefined) return;
+    if (!isOfVersion(message.type, partition.version)) {
+      this.refuse(id, 3);
+      return;
+    }
     switch (message.type) {
       case 'ANNOUNCE':
         this.#announce(partition, message);
@@ -175,6 +193,14 @@ export class FabricCore {
         partition.pairs.delete(message.peer);
         this.#byGid.get(message.peer)?.pairs.delete(partition.gid);
         break;
+      case 'REACHABLE':
+        partition.isReachable = true;
+        break;
+      case 'REACH': {
+        const reachable = this.#reach(partition, message.peer) ? 1 : 0;
+        this.#io.send(id, { type: 'REACHED', peer: message.peer, reachable });
+        break;
+      }
       default:
         this.refuse(id, 3);
     }
@@ -381,6 +407,15 @@ export class FabricCore {
     }
   }
 
+  /** Whether the two are a pair now. Who asks in vain does not learn why: a GID that is guessed says nothing of others. */
+  #reach(asker: Partition, gid: Gid): boolean {
+    if (!this.#user(asker.uid).announcements.take(this.#io.now())) return false;
+    const peer = this.#byGid.get(gid);
+    if (peer === undefined || peer === asker || !peer.isReachable) return false;
+    if (asker.uid === OVERFLOW_UID || peer.uid === OVERFLOW_UID) return false; // whoever it is, as in #announce
+    return this.#introduce(asker, peer);
+  }
+
   /** False when there are no descriptors left. */
   #introduce(one: Partition, other: Partition): boolean {
     if (one.pairs.has(other.gid)) return true;
@@ -398,6 +433,34 @@ export class FabricCore {
     return true;
   }
 
+  // --- Enterprise ids ---
+
+  /** To a partition, or to a connection that has not said HELLO. */
+  showEids(id: PartitionId): void {
+    this.#io.send(id, eidsMessage(this.#eids));
+  }
+
+  /** Who may do so is the shell's affair. All partitions know before the answer is out. */
+  changeEids(id: PartitionId, { change, ueid }: MessageByName<'EID_CHANGE'>): void {
+    const { table, error, text } = this.#stored(changeEids(this.#eids, change, ueid));
+    if (table !== this.#eids) {
+      this.#eids = table;
+      for (const { id, version } of this.#partitions.values()) if (isOfVersion('EIDS', version)) this.showEids(id);
+    }
+    this.#io.send(id, { type: 'EID_CHANGED', error, text });
+  }
+
+  /** A table that cannot be stored does not come into force. */
+  #stored(outcome: EidOutcome): EidOutcome {
+    try {
+      if (outcome.table !== this.#eids) this.#io.saveEids(outcome.table);
+      return outcome;
+    } catch (error) {
+      const text = `the table cannot be stored: ${(error as Error).message}`;
+      return { table: this.#eids, error: constants.errno.EIO, text };
+    }
+  }
+
   // --- For people ---
 
   status(): Record<string, unknown> {
@@ -406,6 +469,7 @@ export class FabricCore {
       chid: this.chid,
       counters: this.counters,
       limits: this.#limits,
+      eids: this.#eids,
       claims: [...this.#claims.values()].reduce((sum, [left, right]) => sum + left.length + right.length, 0),
       partitions: [...this.#partitions.values()].map(({ gid, pid, uid, thread, program, claims, pairs }) => ({
         gid,

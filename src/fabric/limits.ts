@@ -6,7 +6,7 @@ export const OVERFLOW_UID = 65534;
 export interface FabricLimits {
   readonly partitionsPerUser: number;
   readonly claimsPerPartition: number;
-  /** Sustained, and at once. */
+  /** Sustained, and at once; with questions for introductions. */
   readonly announcementsPerSecond: number;
   readonly announcementBurst: number;
   /** Sockets of one user that are held, shown or asked for at a time. */

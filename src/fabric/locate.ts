@@ -69,13 +69,14 @@ export function distrustPath(place: FabricPlace): string | null {
   return null;
 }
 
-const GROUP_AND_OTHER_WRITE = 0o022;
+/** Permission bits: of the group and of all others. */
+export const OTHERS_WRITE = 0o022;
 
 function faultOf(path: string, stat: Stats, type: 'directory' | 'socket'): string | null {
   if (type === 'directory' ? !stat.isDirectory() : !stat.isSocket()) return `${path} is not a ${type}`;
   if (!isOursOrRoots(stat.uid)) return `${path} belongs to user ${stat.uid}`;
   // A socket of the system may be connected to by everybody; connecting needs write permission.
-  if (type === 'directory' && (stat.mode & GROUP_AND_OTHER_WRITE) !== 0) return `${path} can be written by others`;
+  if (type === 'directory' && (stat.mode & OTHERS_WRITE) !== 0) return `${path} can be written by others`;
   return null;
 }
 
@@ -86,6 +87,6 @@ export function distrustPeer(place: FabricPlace, fd: number): string | null {
   return isOursOrRoots(uid) ? null : `the fabric at ${place.socket} is process ${pid} of user ${uid}`;
 }
 
-function isOursOrRoots(uid: number): boolean {
+export function isOursOrRoots(uid: number): boolean {
   return uid === 0 || (uid === process.getuid?.() && uid !== OVERFLOW_UID);
 }

@@ -1,7 +1,8 @@
 /**
  * The fabric protocol: every message with its fields, once. Codec (wire.ts), types and docs/fabric-protocol.md follow from it.
  *
- * Version 1. A partition says in HELLO which versions it speaks; the fabric picks one and says so in WELCOME, or refuses.
+ * A partition says in HELLO which versions it speaks; the fabric picks one and says so in WELCOME, or refuses. Version 2 brought
+ * enterprise ids (EID) and introductions by GID (REACH).
  */
 import {
   decodeFields,
@@ -13,7 +14,7 @@ import {
 } from './wire.ts';
 
 export const PROTOCOL_VERSION_MIN = 1;
-export const PROTOCOL_VERSION_MAX = 1;
+export const PROTOCOL_VERSION_MAX = 2;
 
 export const MESSAGES = {
   HELLO: {
@@ -79,6 +80,38 @@ export const MESSAGES = {
     fields: {},
     text: 'Is the fabric alive? Answered by PONG.',
   },
+  REACHABLE: {
+    code: 9,
+    from: 'partition',
+    since: 2,
+    descriptors: 0,
+    fields: {},
+    text: 'Whoever knows my GID may be introduced to me, from now on. Not answered.',
+  },
+  REACH: {
+    code: 10,
+    from: 'partition',
+    since: 2,
+    descriptors: 0,
+    fields: { peer: 'gid' },
+    text: 'Introduce me to the partition of this GID. Answered by REACHED.',
+  },
+  EID_SHOW: {
+    code: 11,
+    from: 'partition',
+    since: 2,
+    descriptors: 0,
+    fields: {},
+    text: 'Asks for EIDS. May be sent without HELLO, by everybody.',
+  },
+  EID_CHANGE: {
+    code: 12,
+    from: 'partition',
+    since: 2,
+    descriptors: 0,
+    fields: { change: 'u8', ueid: 'text' },
+    text: 'Changes the enterprise ids of this fabric. `change`: see EID_CHANGES; `ueid` is of meaning to the first two. May be sent without HELLO, by root and by the user of the fabric. Answered by EID_CHANGED.',
+  },
   WELCOME: {
     code: 16,
     from: 'fabric',
@@ -136,11 +169,41 @@ export const MESSAGES = {
     text: 'A part of the state of the fabric as JSON; see `isthmus fabric status --json`. ASCII only, cut anywhere: the parts are joined before they are read. `more` 1 = another part follows, 0 = the last one.',
   },
   PONG: { code: 24, from: 'fabric', descriptors: 0, fields: {}, text: 'Answer to PING.' },
+  EIDS: {
+    code: 25,
+    from: 'fabric',
+    since: 2,
+    descriptors: 0,
+    fields: { ueids: 'text', seid: 'text', seidEnabled: 'u8' },
+    text: 'The enterprise ids, for handshakes that begin from now on: follows WELCOME, answers EID_SHOW, and comes to all partitions after every change. `ueids`: up to four, a blank between two; `seid`: that of the machine, empty where it has none; `seidEnabled` 1 = may be used, 0 = not.',
+  },
+  EID_CHANGED: {
+    code: 26,
+    from: 'fabric',
+    since: 2,
+    descriptors: 0,
+    fields: { error: 'u16', text: 'text' },
+    text: 'Answer to EID_CHANGE. `error` 0 = done, else the errno of Linux that says why not, and `text` in words: EINVAL, EEXIST, ERANGE, ENOENT; EOPNOTSUPP: there is no SEID; EIO: the table cannot be stored. EAGAIN: done, and the SEID was enabled with it, since no UEID is left.',
+  },
+  REACHED: {
+    code: 27,
+    from: 'fabric',
+    since: 2,
+    descriptors: 0,
+    fields: { peer: 'gid', reachable: 'u8' },
+    text: 'Answer to REACH. `reachable` 1 = the two are a pair: INTRODUCE went out before, if they were none; 0 = they are not introduced.',
+  },
 } as const satisfies Record<string, MessageSchema>;
 
 export type MessageName = keyof typeof MESSAGES;
 export type FabricMessage = { [Name in MessageName]: MessageOf<Name, (typeof MESSAGES)[Name]> }[MessageName];
 export type MessageByName<Name extends MessageName> = MessageOf<Name, (typeof MESSAGES)[Name]>;
+
+/** Whether a message belongs to a version of the protocol. */
+export function isOfVersion(name: MessageName, version: number): boolean {
+  const schema: MessageSchema = MESSAGES[name];
+  return (schema.since ?? 1) <= version;
+}
 
 /** Why the fabric hangs up on a partition. */
 export const REFUSALS = {
@@ -163,6 +226,16 @@ export const DECLINES = {
   8: 'the user of this partition is not known to the fabric',
 } as const;
 export type Decline = keyof typeof DECLINES;
+
+/** What EID_CHANGE asks for. */
+export const EID_CHANGES = {
+  1: 'add this UEID',
+  2: 'delete this UEID',
+  3: 'delete all UEIDs',
+  4: 'enable the SEID',
+  5: 'disable the SEID',
+} as const;
+export type EidChange = keyof typeof EID_CHANGES;
 
 const BY_CODE = new Map<number, MessageName>(
   Object.entries(MESSAGES).map(([name, schema]) => [schema.code, name as MessageName]),

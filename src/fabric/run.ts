@@ -2,6 +2,7 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { closeFd, listenPackets, takeLock } from '../os/index.ts';
+import { loadEids, saveEids } from './eid-file.ts';
 import type { FabricLimits } from './limits.ts';
 import { SYSTEM_FABRIC } from './locate.ts';
 import { FabricServer } from './server.ts';
@@ -42,6 +43,8 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
   };
   const server = new FabricServer(listener, {
     ...(options.limits === undefined ? {} : { limits: options.limits }),
+    eids: loadEids(socket, (text) => process.emitWarning(text, 'IsthmusWarning')),
+    saveEids: (table) => saveEids(socket, table),
     about: () => ({
       pid: process.pid,
       socket,

@@ -23,7 +23,9 @@ import {
   tcpInfo,
 } from '../os/index.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
+import type { EidTable } from './eids.ts';
 import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { isOursOrRoots } from './locate.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
 import { MAX_TEXT_BYTES } from './wire.ts';
@@ -52,6 +54,10 @@ interface Connection {
 
 export interface FabricServerOptions {
   readonly limits?: Partial<FabricLimits>;
+  /** To begin with. */
+  readonly eids: EidTable;
+  /** Stores what they become. Throws when that fails. */
+  readonly saveEids: (table: EidTable) => void;
   /** Added to the status. */
   readonly about: () => Record<string, unknown>;
   /** The number of partitions has changed. */
@@ -72,7 +78,7 @@ export class FabricServer {
     this.#listener = listener;
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.#core = new FabricCore(this.#io(), this.#limits);
+    this.#core = new FabricCore(this.#io(), options.eids, this.#limits);
     this.#accepting = ffi().poll(listener, () => this.#accept());
   }
 
@@ -83,6 +89,7 @@ export class FabricServer {
       inspect,
       close: (fd, closed) => closeFdAside(fd, closed),
       createPair,
+      saveEids: this.#options.saveEids,
       after: (delayMs, expired) => {
         const timer = setTimeout(expired, delayMs);
         return { cancel: () => clearTimeout(timer) };
@@ -171,6 +178,8 @@ export class FabricServer {
 
   #handle(connection: Connection, message: FabricMessage, fd: number | null): void {
     if (message.type === 'STATUS') this.#status(connection);
+    else if (message.type === 'EID_SHOW') this.#core.showEids(connection.id);
+    else if (message.type === 'EID_CHANGE') this.#changeEids(connection, message);
     else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
     else {
@@ -195,13 +204,19 @@ export class FabricServer {
     this.#options.onUse(this.#core.partitionCount);
   }
 
-  /** For root and for the fabric's own user. */
+  /** For what root and the fabric's own user may ask. Others are hung up on. */
+  #isAllowed(connection: Connection): boolean {
+    if (isOursOrRoots(connection.credentials.uid)) return true;
+    this.#refuse(connection, 4);
+    return false;
+  }
+
+  #changeEids(connection: Connection, message: FabricMessage & { type: 'EID_CHANGE' }): void {
+    if (this.#isAllowed(connection)) this.#core.changeEids(connection.id, message);
+  }
+
   #status(connection: Connection): void {
-    const { uid } = connection.credentials;
-    if (uid !== 0 && uid !== process.getuid?.()) {
-      this.#refuse(connection, 4);
-      return;
-    }
+    if (!this.#isAllowed(connection)) return;
     if (connection.status !== '') return;
     const json = JSON.stringify({ ...this.#options.about(), ...this.#core.status() });
     connection.status = json.replace(

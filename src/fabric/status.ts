@@ -1,41 +1,21 @@
-import { closeFd, receivePacket, sendPacket } from '../os/index.ts';
-import { decodeMessage, encodeMessage } from './protocol.ts';
+import { ask } from './ask.ts';
+import type { EidTable } from './eids.ts';
 
-/** For one part of the answer, and for all of it. */
-const PART_TIMEOUT_MS = 2000;
-const TIMEOUT_MS = 20_000;
-const LOOK_MS = 5;
 const MAX_STATUS_BYTES = 64 << 20;
 
 /** Asks a fabric for its state, as JSON that is not checked. Takes over the descriptor. Rejects when it does not answer. */
 export async function askStatus(fd: number): Promise<string> {
-  try {
-    sendPacket(fd, encodeMessage({ type: 'STATUS' }));
-    const parts: string[] = [];
-    let lengthBytes = 0;
-    const end = performance.now() + TIMEOUT_MS;
-    let partEnd = performance.now() + PART_TIMEOUT_MS;
-    while (performance.now() < Math.min(end, partEnd)) {
-      const packet = receivePacket(fd);
-      if (packet === 'end') throw new Error('the fabric has hung up');
-      if (packet === null) {
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-        continue;
-      }
-      for (const one of packet.fds) closeFd(one);
-      const message = decodeMessage(packet.bytes, packet.fds.length, 'fabric');
-      if (message.type === 'REFUSED') throw new Error(`the fabric refused: ${message.text}`);
-      if (message.type !== 'STATUS_REPLY') continue;
-      parts.push(message.json);
-      lengthBytes += packet.bytes.length;
-      if (lengthBytes > MAX_STATUS_BYTES) throw new Error('the fabric says more than it can have to say');
-      if (message.more === 0) return parts.join('');
-      partEnd = performance.now() + PART_TIMEOUT_MS;
-    }
-    throw new Error('the fabric does not answer');
-  } finally {
-    closeFd(fd);
-  }
+  const parts: string[] = [];
+  let lengthBytes = 0;
+  const json = await ask(fd, { type: 'STATUS' }, (message) => {
+    if (message.type !== 'STATUS_REPLY') return undefined;
+    parts.push(message.json);
+    lengthBytes += message.json.length;
+    if (lengthBytes > MAX_STATUS_BYTES) throw new Error('the fabric says more than it can have to say');
+    return message.more === 0 ? parts.join('') : undefined;
+  });
+  if (json === null) throw new Error('the fabric has hung up');
+  return json;
 }
 
 /** What is shown of a status. */
@@ -45,6 +25,8 @@ export interface FabricStatus {
   readonly uptimeMs: number;
   readonly memoryBytes: number | null;
   readonly claims: number;
+  /** Not known to a fabric of version 1. */
+  readonly eids?: EidTable;
   readonly counters: Readonly<Record<'announced' | 'matched' | 'declined' | 'pairs', number>>;
   readonly partitions: readonly {
     readonly gid: string;
@@ -67,6 +49,7 @@ export function readStatus(json: string): FabricStatus | null {
   const isGood =
     hasFields(status, { pid: isCount, socket: isText, uptimeMs: Number.isFinite, claims: isCount }) &&
     hasFields(status, { memoryBytes: (value) => value === null || isCount(value) }) &&
+    (status.eids === undefined || hasFields(status.eids, { ueids: isTexts, seid: isSeid, seidEnabled: isBoolean })) &&
     hasFields(status.counters, { announced: isCount, matched: isCount, declined: isCount, pairs: isCount }) &&
     Array.isArray(status.partitions) &&
     status.partitions.every((one) =>
@@ -77,6 +60,9 @@ export function readStatus(json: string): FabricStatus | null {
 
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
 const isText = (value: unknown) => typeof value === 'string';
+const isTexts = (value: unknown) => Array.isArray(value) && value.every(isText);
+const isSeid = (value: unknown) => value === null || isText(value);
+const isBoolean = (value: unknown) => typeof value === 'boolean';
 
 function hasFields(
   value: unknown,

@@ -27,6 +27,8 @@ export interface Endpoint {
 export interface MessageSchema {
   readonly code: number;
   readonly from: 'partition' | 'fabric';
+  /** Version of the protocol that brought it; 1 where nothing is said. */
+  readonly since?: number;
   /** Descriptors that come with it; checked before the body is looked at. */
   readonly descriptors: number;
   readonly fields: Readonly<Record<string, keyof FieldTypes>>;

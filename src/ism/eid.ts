@@ -18,11 +18,32 @@ export function parseUeid(text: string): Eid {
   return text as Eid;
 }
 
+/**
+ * The SEID of a machine, from the text of its /proc/cpuinfo; null for anything but an s390, which alone has one.
+ *
+ *     off+len  field         value
+ *       0+24   prefix        IBM-SYSZ-ISMSEID00000000
+ *      24+4    serial        low 16 bits of the CPU identification, upper-case hex
+ *      28+4    machine type  upper-case hex
+ *
+ * ASCII (drivers/s390/net/ism_drv.c; the line of cpuinfo: arch/s390/kernel/processor.c). CPUs of one machine, and its partitions,
+ * differ in the bits above only.
+ */
+export function seidOfCpuinfo(cpuinfo: string): Eid | null {
+  const cpu =
+    /^processor \d+: version = [0-9A-F]{2}, +identification = [0-9A-F]{2}([0-9A-F]{4}), +machine = ([0-9A-F]{4})$/m;
+  const match = cpu.exec(cpuinfo);
+  return match === null ? null : (`IBM-SYSZ-ISMSEID00000000${match[1]}${match[2]}` as Eid);
+}
+
 export function eidToBytes(eid: Eid): Buffer {
   return Buffer.from(eid.padEnd(EID_BYTES, ' '), 'latin1');
 }
 
 /** @param bytes 32 bytes; kept as they are but for the padding, since a peer's EID is only ever compared. */
 export function eidFromBytes(bytes: Uint8Array): Eid {
-  return Buffer.from(bytes).toString('latin1').replace(/ +$/, '') as Eid;
+  let end = bytes.length;
+  while (bytes[end - 1] === 0x20) end--;
+  const view = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return view.toString('latin1', 0, end) as Eid;
 }

@@ -24,10 +24,10 @@ export function parseGid(text: string): Gid {
 export function gidFromBytes(bytes: Uint8Array): Gid {
   if (bytes.length !== GID_BYTES) throw new TypeError(`a GID has ${GID_BYTES} bytes, not ${bytes.length}`);
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
-  const parts = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)];
-  return parts.join('-') as Gid;
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}` as Gid;
 }
 
 export function gidToBytes(gid: Gid): Buffer {
-  return Buffer.from(gid.replaceAll('-', ''), 'hex');
+  const hex = gid.slice(0, 8) + gid.slice(9, 13) + gid.slice(14, 18) + gid.slice(19, 23) + gid.slice(24);
+  return Buffer.from(hex, 'hex');
 }

@@ -9,7 +9,9 @@ export function randomToken(): Token {
   return randomBytes(8).readBigUInt64BE() as Token;
 }
 
+const TOO_BIG = 1n << 64n;
+
 export function parseToken(value: bigint): Token {
-  if (value < 0n || value >= 1n << 64n) throw new RangeError('a token has 64 bits');
+  if (value < 0n || value >= TOO_BIG) throw new RangeError('a token has 64 bits');
   return value as Token;
 }

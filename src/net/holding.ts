@@ -36,6 +36,7 @@ export function holdClient(socket: Socket, isWanted: () => boolean, detour: Deto
     isHeld = true;
     const context = new AsyncResource('ISTHMUS'); // that of connect
     heldSockets.add(socket);
+    void socket.remoteAddress; // kept, and not to be asked for while it is connecting
     emitter.connecting = true; // writes wait, as they did
     void detour(socket).then((error) => {
       heldSockets.delete(socket);

@@ -350,6 +350,7 @@ export class Partition implements Ground, Client {
         this.#drop(claim);
         claim.mover.stay(reasonOfDecline(reason));
       },
+      eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
         const reason = isSilent ? REASONS.FABRICSILENT : REASONS.PEERNOSMC;
         for (const { mover } of this.#claims.values()) mover.waitingFor(reason);
@@ -493,8 +494,8 @@ export class Partition implements Ground, Client {
 
   #ownMeans() {
     return {
-      ueids: [DEFAULT_UEID],
-      seid: null,
+      ueids: this.#membership?.client.ueids ?? [DEFAULT_UEID],
+      seid: this.#membership?.client.seid ?? null,
       prefixes: null,
       client: this,
       groups: this.#groups,

@@ -87,7 +87,6 @@ export class InBandHandshake {
     const message = this.#take();
     if (message === null) return;
     this.#isBusy = true;
-    clearTimeout(this.#timer);
     await this.#handshake.receive(message);
     this.#isBusy = false;
     this.#wait();
@@ -136,7 +135,9 @@ export class InBandHandshake {
     return message === 'end' || message.length === length ? message : null;
   }
 
+  /** Also while a message is worked off: devices and fabrics may take long, and the peer does not wait longer either. */
   #wait(): void {
+    clearTimeout(this.#timer);
     if (this.#over) return;
     this.#timer = setTimeout(() => this.#end('ETIMEDOUT', 'the peer did not answer in the handshake'), CLC_WAIT_MS);
   }

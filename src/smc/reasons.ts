@@ -37,7 +37,11 @@ const ROWS = {
   NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'there is no ISM device for SMC-D version 2', ''],
   NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
   NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
-  NOUEID: [SMC_CLC_DECL.NOUEID, 'the proposal names no enterprise id', ''],
+  NOUEID: [
+    SMC_CLC_DECL.NOUEID,
+    'the proposal names no enterprise id',
+    '`isthmus ueid show` lists those of this host; `isthmus ueid add ISTHMUS` brings the built-in one back',
+  ],
   OPTUNSUPP: [
     SMC_CLC_DECL.OPTUNSUPP,
     'the other end cannot or does not want to move this connection',

@@ -4,11 +4,20 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, chownSync, existsSync, mkdirSync, openSync, readdirSync, renameSync, symlinkSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { askEidChange } from '../../src/fabric/ask.ts';
 import { type FabricClient, joinFabric } from '../../src/fabric/client.ts';
-import { decodeMessage, encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
+import {
+  decodeMessage,
+  type EidChange,
+  encodeMessage,
+  type FabricMessage,
+  type MessageByName,
+} from '../../src/fabric/protocol.ts';
+import { randomGid } from '../../src/ism/index.ts';
 import {
   acceptPackets,
   closeFd,
@@ -246,6 +255,13 @@ test('wrong numbers of descriptors, cut and swollen messages: that partition is 
     [Buffer.concat([good, good]), []],
     [Buffer.alloc(60_000, 2), []],
     [encodeMessage({ type: 'RELEASED', claim: 1 }), []],
+    [encodeMessage({ type: 'EIDS', ueids: '', seid: '', seidEnabled: 0 }), []],
+    [encodeMessage({ type: 'EID_CHANGED', error: 0, text: '' }), []],
+    [encodeMessage({ type: 'EID_CHANGE', change: 3, ueid: '' }).subarray(0, 5), []],
+    [encodeMessage({ type: 'EID_CHANGE', change: 3, ueid: '' }), [readFd]],
+    // Of a version that this partition does not speak.
+    [encodeMessage({ type: 'REACHABLE' }), []],
+    [encodeMessage({ type: 'REACH', peer: randomGid() }), []],
     [encodeMessage({ type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'again' }), [readFd]],
   ] as const) {
     const attacker = rawPartition();
@@ -281,6 +297,40 @@ test('a flood of announcements is answered with its limit, and is over when it i
     fabric.kill();
     await once(fabric, 'exit');
   }
+});
+
+test('who guesses GIDs is told no, to its limit and beyond; nobody is introduced to it', async () => {
+  const limits = { announcementsPerSecond: 50, announcementBurst: 500 };
+  const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
+  try {
+    await eventually('a fabric', () => existsSync(socketPath()));
+    const [attacker, honest] = [await Attacker.join(), await Attacker.join()];
+    assert.ok(honest.client.sayReachable());
+    for (let round = 0; round < 20; round++) {
+      const answers = await Promise.all(Array.from({ length: 50 }, () => attacker.client.reach(randomGid())));
+      assert.ok(!answers.includes(true));
+    }
+    assert.deepEqual([attacker.messages, honest.messages, attacker.lostBecause], [[], [], null]);
+    attacker.client.close();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await othersMove();
+  } finally {
+    fabric.kill();
+    await once(fabric, 'exit');
+  }
+});
+
+test('bad ids are refused in words, whoever asks; programs that run keep theirs', async () => {
+  await othersMove();
+  const attacker = await Attacker.join();
+  for (const ueid of ['', 'a', '..', 'A\0', 'Ä', '\u001b[2J', 'X'.repeat(33), 'X'.repeat(32_768)]) {
+    for (const change of [1, 2, 0, 6, 255]) {
+      const answer = await askEidChange(connectPackets(socketPath()), change as EidChange, ueid);
+      assert.equal(answer?.error, constants.errno.EINVAL, `${change} ${ueid}`);
+    }
+  }
+  assert.deepEqual([attacker.messages, attacker.client.ueids], [[], ['ISTHMUS']]);
+  await othersMove();
 });
 
 test('who never reads what it asked for is hung up on', async () => {

@@ -21,6 +21,7 @@ import { type FabricClient, FabricUnavailable, findFabric, joinFabric } from '..
 import { encodeMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import { runFabric } from '../../src/fabric/run.ts';
 import { askStatus } from '../../src/fabric/status.ts';
+import { parseGid } from '../../src/ism/index.ts';
 import {
   closeFd,
   connectPackets,
@@ -117,6 +118,48 @@ test('two partitions find each other by a connection, and the fabric ends when n
   one.destroy();
   await closed;
   end();
+});
+
+const STRANGER = parseGid('01234567-89ab-4def-8899-aabbccddeeff');
+
+test('who knows the GID of a reachable partition gets a pair with it, before the answer', async () => {
+  const [a, b] = [await member(), await member()];
+  const { gid } = b.client.identity;
+  assert.equal(await a.client.reach(gid), false, 'it has not said that it may be reached');
+  assert.ok(b.client.sayReachable());
+  assert.equal(await b.client.reach(STRANGER), false); // answered after it was heard
+  const both = Promise.all([a.client.reach(gid), a.client.reach(gid)]).then((answers) => {
+    assert.deepEqual(
+      a.heard.messages.map(({ type }) => type),
+      ['INTRODUCE'],
+    );
+    return answers;
+  });
+  assert.deepEqual(await both, [true, true]);
+  await eventually('introduced', () => b.heard.has('INTRODUCE'));
+  const [channelA] = a.heard.fds;
+  const [channelB] = b.heard.fds;
+  assert.ok(channelA !== undefined && channelB !== undefined && sendPacket(channelA, Buffer.from('hello')));
+  const packet = receivePacket(channelB);
+  assert.ok(packet !== null && packet !== 'end' && packet.bytes.toString() === 'hello');
+  for (const fd of [...a.heard.fds, ...b.heard.fds]) closeFd(fd);
+});
+
+test('who waits for an introduction when the fabric goes, or is left, is told no', async () => {
+  const [a, b] = [await member(), await member()];
+  const pid = await fabricPid();
+  process.kill(pid, 'SIGSTOP');
+  const [lost, left] = [a.client.reach(STRANGER), b.client.reach(STRANGER)];
+  try {
+    b.client.close();
+    assert.equal(await left, false);
+    assert.equal(await b.client.reach(STRANGER), false);
+    assert.equal(b.client.sayReachable(), false);
+  } finally {
+    process.kill(pid, 'SIGKILL');
+  }
+  assert.equal(await lost, false);
+  await member(); // a fabric that ends by itself
 });
 
 test('twenty programs start one fabric', async () => {

@@ -1,6 +1,7 @@
 /** A partition's ears: what a fabric says is kept, nothing is done about it. */
 import type { FabricListener } from '../../src/fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
+import type { Eid } from '../../src/ism/index.ts';
 
 export class Recorder implements FabricListener {
   readonly messages: Partial<FabricMessage>[] = [];
@@ -23,6 +24,9 @@ export class Recorder implements FabricListener {
   }
   declined(claim: number, reason: number): void {
     this.messages.push({ type: 'DECLINED', claim, reason } as MessageByName<'DECLINED'>);
+  }
+  eids(ueids: readonly Eid[]): void {
+    this.messages.push({ type: 'EIDS', ueids: ueids.join(' ') });
   }
   silent(): void {}
   lost(cause: string): void {

@@ -1,10 +1,13 @@
 /** What the codecs of this folder share: copies, range checks of values to be written, halves of a GID, the residue. */
-import { type Gid, gidFromBytes, gidToBytes } from '../../ism/index.ts';
+import { GID_BYTES, type Gid, gidFromBytes, gidToBytes } from '../../ism/index.ts';
 
 /** The same bytes with Buffer's readers. */
 export function viewOf(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
+
+/** A message while decode makes it. Members are set one by one: spreading objects costs more than all the rest. */
+export type Draft<Message> = { -readonly [Name in keyof Message]: Message[Name] };
 
 /** A message outlives the buffer it was read from. */
 export function copyOf(bytes: Buffer, offset: number, length: number): Buffer {
@@ -13,8 +16,17 @@ export function copyOf(bytes: Buffer, offset: number, length: number): Buffer {
 
 /** A copy, or undefined when all is zero: in this protocol that says "nothing here". */
 export function copyUnlessZero(bytes: Buffer, offset: number, length: number): Buffer | undefined {
-  const copy = copyOf(bytes, offset, length);
-  return copy.every((byte) => byte === 0) ? undefined : copy;
+  return isZero(bytes, offset, length) ? undefined : copyOf(bytes, offset, length);
+}
+
+export function isZero(bytes: Buffer, offset: number, length: number): boolean {
+  for (let at = offset; at < offset + length; at++) if (bytes[at] !== 0) return false;
+  return true;
+}
+
+/** From the pool, where Buffer.alloc takes memory of its own each time. */
+export function zeros(length: number): Buffer {
+  return Buffer.allocUnsafe(length).fill(0);
 }
 
 /** Writes a field that has exactly `length` bytes; nothing when there is no value, for the target is zero. */
@@ -44,9 +56,12 @@ export function atMost(field: string, count: number, limit: number): void {
 
 export const GID_HALF_BYTES = 8;
 
-/** @param second absent where a GID has 64 bits. */
-export function gidOfHalves(first: Uint8Array, second?: Uint8Array): Gid {
-  return gidFromBytes(Buffer.concat([first, second ?? Buffer.alloc(GID_HALF_BYTES)]));
+/** @param secondAt null where a GID has 64 bits. */
+export function gidOfHalves(bytes: Buffer, firstAt: number, secondAt: number | null): Gid {
+  const gid = zeros(GID_BYTES);
+  bytes.copy(gid, 0, firstAt, firstAt + GID_HALF_BYTES);
+  if (secondAt !== null) bytes.copy(gid, GID_HALF_BYTES, secondAt, secondAt + GID_HALF_BYTES);
+  return gidFromBytes(gid);
 }
 
 /** The GID as it stands in a place of 64 bits. Throws RangeError when that is not all of it. */
@@ -83,9 +98,9 @@ export interface WithResidue {
 
 /** @param written what encode makes of the message: another array, of the same length. */
 export function withResidue<Message extends WithResidue>(message: Message, bytes: Buffer, written: Buffer): Message {
+  if (written.equals(bytes)) return message;
   applyResidue(written, bytes);
-  const residue = copyUnlessZero(written, 0, written.length);
-  return residue ? { ...message, residue } : message;
+  return { ...message, residue: written };
 }
 
 export function applyResidue(target: Buffer, residue: Uint8Array | undefined): Buffer {

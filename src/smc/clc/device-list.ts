@@ -5,7 +5,7 @@
  * Source: net/smc/smc_clc.h, smc_clc.c.
  */
 import { type Chid, type Gid, gidToBytes, isEmulated, parseChid } from '../../ism/index.ts';
-import { copyOf, GID_HALF_BYTES, gid64, gidOfHalves, hex } from './bytes.ts';
+import { GID_HALF_BYTES, gid64, gidOfHalves, hex } from './bytes.ts';
 
 const GID = 0;
 const CHID = 8;
@@ -20,38 +20,41 @@ export interface IsmDevice {
 
 /** Skips an emulated entry without a second half: the last one, or one followed by another CHID. */
 export function decodeDeviceList(bytes: Buffer): IsmDevice[] {
-  const gidAt = (entry: number) => copyOf(bytes, entry + GID, GID_HALF_BYTES);
   const chidAt = (entry: number) => parseChid(bytes.readUInt16BE(entry + CHID));
   const devices: IsmDevice[] = [];
   for (let entry = 0; entry < bytes.length; entry += LIST_ENTRY_BYTES) {
     const chid = chidAt(entry);
     if (!isEmulated(chid)) {
-      devices.push({ gid: gidOfHalves(gidAt(entry)), chid });
+      devices.push({ gid: gidOfHalves(bytes, entry + GID, null), chid });
       continue;
     }
     const second = entry + LIST_ENTRY_BYTES;
     if (second === bytes.length || chidAt(second) !== chid) continue;
-    devices.push({ gid: gidOfHalves(gidAt(entry), gidAt(second)), chid });
+    devices.push({ gid: gidOfHalves(bytes, entry + GID, second + GID), chid });
     entry = second;
   }
   return devices;
 }
 
 export function encodeDeviceList(devices: readonly IsmDevice[]): Buffer {
-  return Buffer.concat(devices.flatMap(encodeDevice));
-}
-
-function encodeDevice({ gid, chid }: IsmDevice): Buffer[] {
-  if (!isEmulated(chid)) return [encodeEntry(gid64(gid), chid)];
-  const bytes = gidToBytes(gid);
-  return [bytes.subarray(0, GID_HALF_BYTES), bytes.subarray(GID_HALF_BYTES)].map((half) => encodeEntry(half, chid));
-}
-
-function encodeEntry(gidHalf: Buffer, chid: Chid): Buffer {
-  const bytes = Buffer.alloc(LIST_ENTRY_BYTES);
-  bytes.set(gidHalf, GID);
-  bytes.writeUInt16BE(chid, CHID);
+  const bytes = Buffer.allocUnsafe(entriesOf(devices) * LIST_ENTRY_BYTES);
+  let at = 0;
+  for (const { gid, chid } of devices) {
+    const halves = isEmulated(chid) ? gidToBytes(gid) : gid64(gid);
+    for (let half = 0; half < halves.length; half += GID_HALF_BYTES) {
+      halves.copy(bytes, at + GID, half, half + GID_HALF_BYTES);
+      bytes.writeUInt16BE(chid, at + CHID);
+      at += LIST_ENTRY_BYTES;
+    }
+  }
   return bytes;
+}
+
+/** How many entries they take. */
+export function entriesOf(devices: readonly IsmDevice[]): number {
+  let entries = 0;
+  for (const { chid } of devices) entries += isEmulated(chid) ? 2 : 1;
+  return entries;
 }
 
 export function deviceText({ gid, chid }: IsmDevice): string {

@@ -17,7 +17,7 @@
  *
  * Which of the two it is, is said by the release; a peer may still send too few bytes for either.
  */
-import { copyUnlessZero, hex, nibbles, printable, put } from './bytes.ts';
+import { copyUnlessZero, type Draft, hex, nibbles, printable, put, zeros } from './bytes.ts';
 
 const OS_RELEASE = 1;
 const HOST_NAME = 4;
@@ -73,15 +73,14 @@ export function decodeFirstContact(bytes: Buffer): FirstContact | null {
 }
 
 function decodeV21(bytes: Buffer): FirstContactV21 {
+  const v21: Draft<FirstContactV21> = { featureMask: bytes.readUInt16BE(FEATURE_MASK) };
   const vendorOptions = copyUnlessZero(bytes, VENDOR_OPTIONS, VENDOR_OPTIONS_BYTES);
   const maxConns = bytes.readUInt8(MAX_CONNS);
   const maxLinks = bytes.readUInt8(MAX_LINKS);
-  return {
-    featureMask: bytes.readUInt16BE(FEATURE_MASK),
-    ...(vendorOptions && { vendorOptions }),
-    ...(maxConns !== 0 && { maxConns }),
-    ...(maxLinks !== 0 && { maxLinks }),
-  };
+  if (vendorOptions) v21.vendorOptions = vendorOptions;
+  if (maxConns !== 0) v21.maxConns = maxConns;
+  if (maxLinks !== 0) v21.maxLinks = maxLinks;
+  return v21;
 }
 
 export function firstContactBytes(fce: FirstContact | null): number {
@@ -95,7 +94,7 @@ export function encodeFirstContact(fce: FirstContact): Buffer {
     throw new RangeError(`a host name has up to ${HOST_NAME_BYTES} ASCII characters: ${hostName}`);
   }
   if (v21 !== null && release < RELEASE_V21) throw new RangeError('release 0 has no v2.1 part');
-  const bytes = Buffer.alloc(firstContactBytes(fce));
+  const bytes = zeros(firstContactBytes(fce));
   bytes.writeUInt8(nibbles('os_type, release', fce.os, release), OS_RELEASE);
   bytes.write(hostName.padEnd(HOST_NAME_BYTES), HOST_NAME, 'latin1');
   if (v21 !== null) {

@@ -13,7 +13,7 @@
  *     7      | 1    | flags      | bits 7-4 version, not 0; bits 3-2 typev2, bits 1-0 typev1: see the messages
  *     len-4  | 4    | trailer    | eyecatcher again
  */
-import { nibbles, viewOf } from './bytes.ts';
+import { nibbles, viewOf, zeros } from './bytes.ts';
 import { type ClcType, ClcWireError } from './wire-error.ts';
 
 const TYPE = 4;
@@ -24,7 +24,8 @@ export const TRAILER_BYTES = 4;
 
 export const EYECATCHERS = { SMCR: Buffer.from('e2d4c3d9', 'hex'), SMCD: Buffer.from('e2d4c3c4', 'hex') } as const;
 export type Eyecatcher = keyof typeof EYECATCHERS;
-const EYECATCHER_BYTES = 4;
+const SMCR = EYECATCHERS.SMCR.readUInt32BE();
+const SMCD = EYECATCHERS.SMCD.readUInt32BE();
 
 /** The type byte is the index. */
 export const CLC_TYPES: readonly (ClcType | undefined)[] = [undefined, 'proposal', 'accept', 'confirm', 'decline'];
@@ -86,10 +87,9 @@ export function checkTrailer(view: Buffer, type: ClcType): void {
 }
 
 function checkEyecatcher(view: Buffer, offset: number, type: ClcType | 'header', field: string): void {
-  const found = view.subarray(offset, offset + EYECATCHER_BYTES);
-  if (eyecatcherName(found) === undefined) {
-    throw new ClcWireError(type, field, offset, 'SMCR or SMCD in EBCDIC', found.toString('hex'));
-  }
+  const found = view.readUInt32BE(offset);
+  if (found === SMCR || found === SMCD) return;
+  throw new ClcWireError(type, field, offset, 'SMCR or SMCD in EBCDIC', found.toString(16).padStart(8, '0'));
 }
 
 export function eyecatcherName(bytes: Buffer): Eyecatcher | undefined {
@@ -99,7 +99,7 @@ export function eyecatcherName(bytes: Buffer): Eyecatcher | undefined {
 
 /** A message with header and trailer, zero between them. */
 export function newMessage(eyecatcher: Eyecatcher, { type, length, version, typev1, typev2 }: Header): Buffer {
-  const message = Buffer.alloc(length);
+  const message = zeros(length);
   message.set(EYECATCHERS[eyecatcher], 0);
   message.writeUInt8(CLC_TYPES.indexOf(type), TYPE);
   message.writeUInt16BE(length, LENGTH);

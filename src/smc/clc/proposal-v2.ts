@@ -25,11 +25,12 @@
  * A wrong smcd_v2_ext_offset is no error: it is a reason to decline (NOV2DEXT), and the connection goes on.
  */
 import { EID_BYTES, type Eid, eidFromBytes, eidToBytes } from '../../ism/index.ts';
-import { atMost, copyOf, copyUnlessZero, hex, nibbles, printable, put } from './bytes.ts';
+import { atMost, copyOf, type Draft, hex, isZero, nibbles, printable, put, zeros } from './bytes.ts';
 import {
   decodeDeviceList,
   deviceText,
   encodeDeviceList,
+  entriesOf,
   type IsmDevice,
   LIST_ENTRY_BYTES,
   MAX_LIST_ENTRIES,
@@ -95,15 +96,16 @@ export function readV2(parts: Parts, start: number, offer: Offer): ProposalV2 {
   const eidCount = parts.count('eid_cnt', start + EID_COUNT, MAX_EIDS);
   const eidsAt = parts.claim(eidCount * EID_BYTES);
   const userEids = Array.from({ length: eidCount }, (_, i) => readEid(view, eidsAt + i * EID_BYTES));
-  const hasRoce = copyUnlessZero(view, start + ROCE_GID, FEATURE_MASK - ROCE_GID) !== undefined;
-  return {
+  const v2: Draft<ProposalV2> = {
     offer,
     release: view.readUInt8(start + RELEASE_SEID) >> 4,
     featureMask: view.readUInt16BE(start + FEATURE_MASK),
     userEids,
-    ...(offer === 'R' ? { smcd: null } : readSmcdV2(parts, start)),
-    ...(hasRoce && { roceV2: readRoceV2(view, start) }),
+    smcd: null,
   };
+  if (offer !== 'R') readSmcdV2(parts, start, v2);
+  if (!isZero(view, start + ROCE_GID, FEATURE_MASK - ROCE_GID)) v2.roceV2 = readRoceV2(view, start);
+  return v2;
 }
 
 function readRoceV2(view: Buffer, start: number): RoceV2 {
@@ -114,19 +116,20 @@ function readRoceV2(view: Buffer, start: number): RoceV2 {
   };
 }
 
-function readSmcdV2(parts: Parts, v2Start: number): Pick<ProposalV2, 'smcd' | 'misplacedSmcd'> {
+function readSmcdV2(parts: Parts, v2Start: number, v2: Draft<ProposalV2>): void {
   const { view } = parts;
   const listBytes = parts.count('ism_gid_cnt', v2Start + GID_COUNT, MAX_LIST_ENTRIES) * LIST_ENTRY_BYTES;
   const start = parts.claim(SMCD_V2_BYTES + listBytes);
   if (v2Start + SMCD_V2_OFFSET_FROM + view.readUInt16BE(v2Start + SMCD_V2_OFFSET) !== start) {
-    return { smcd: null, misplacedSmcd: copyOf(view, start, SMCD_V2_BYTES + listBytes) };
+    v2.misplacedSmcd = copyOf(view, start, SMCD_V2_BYTES + listBytes);
+    return;
   }
   const seidOffered = (view.readUInt8(v2Start + RELEASE_SEID) & SEID_OFFERED) !== 0;
   const seid = seidOffered ? readEid(view, start + SEID) : null;
-  const entries = copyOf(view, start + SMCD_V2_BYTES, listBytes);
+  const entries = view.subarray(start + SMCD_V2_BYTES, start + SMCD_V2_BYTES + listBytes);
   const devices = decodeDeviceList(entries);
-  const isPlain = encodeDeviceList(devices).equals(entries);
-  return { smcd: { seid, devices, ...(!isPlain && { entries }) } };
+  const isPlain = entriesOf(devices) * LIST_ENTRY_BYTES === listBytes;
+  v2.smcd = isPlain ? { seid, devices } : { seid, devices, entries: Buffer.from(entries) };
 }
 
 function readEid(view: Buffer, offset: number): Eid {
@@ -138,7 +141,7 @@ export function writeV2(v2: ProposalV2): Buffer {
   const { offer, release, featureMask, userEids, smcd, misplacedSmcd, roceV2 } = v2;
   if (offer === 'R' && (smcd || misplacedSmcd)) throw new RangeError('an SMC-D extension without an offer of SMC-D');
   atMost('eid_cnt', userEids.length, MAX_EIDS);
-  const part = Buffer.alloc(V2_BYTES + userEids.length * EID_BYTES);
+  const part = zeros(V2_BYTES + userEids.length * EID_BYTES);
   part.writeUInt8(userEids.length, EID_COUNT);
   part.writeUInt8(nibbles('release', release, smcd === null || smcd.seid === null ? 0 : SEID_OFFERED), RELEASE_SEID);
   put(part, ROCE_GID, ROCE_GID_BYTES, 'roce gid', roceV2?.gid);
@@ -149,7 +152,7 @@ export function writeV2(v2: ProposalV2): Buffer {
     put(part, V2_BYTES + i * EID_BYTES, EID_BYTES, 'user EID', eidToBytes(eid));
   }
   if (offer === 'R') return part;
-  const smcdPart = smcd === null ? (misplacedSmcd ?? Buffer.alloc(SMCD_V2_BYTES)) : writeSmcdV2(smcd);
+  const smcdPart = smcd === null ? (misplacedSmcd ?? zeros(SMCD_V2_BYTES)) : writeSmcdV2(smcd);
   const entryCount = (smcdPart.length - SMCD_V2_BYTES) / LIST_ENTRY_BYTES;
   if (!Number.isInteger(entryCount)) throw new RangeError(`an SMC-D v2 extension of ${smcdPart.length} bytes`);
   atMost('ism_gid_cnt', entryCount, MAX_LIST_ENTRIES);
@@ -159,7 +162,7 @@ export function writeV2(v2: ProposalV2): Buffer {
 }
 
 function writeSmcdV2({ seid, devices, entries }: ProposalSmcdV2): Buffer {
-  const part = Buffer.alloc(SMCD_V2_BYTES);
+  const part = zeros(SMCD_V2_BYTES);
   if (seid !== null) put(part, SEID, EID_BYTES, 'system_eid', eidToBytes(seid));
   return Buffer.concat([part, entries ?? encodeDeviceList(devices)]);
 }

@@ -34,11 +34,11 @@ import {
   applyResidue,
   atMost,
   copyOf,
-  copyUnlessZero,
-  GID_HALF_BYTES,
+  type Draft,
   gid64,
   gidOfHalves,
   ipv6Text,
+  isZero,
   put,
   type WithResidue,
   withResidue,
@@ -158,7 +158,8 @@ function read(parts: Parts): Proposal {
   if (offerV1 !== null && !withoutSmcdPart && ipareaOffset !== SMCD_BYTES) {
     throw parts.wrong('iparea_offset', IPAREA_OFFSET, SMCD_BYTES, ipareaOffset);
   }
-  const v1 = offerV1 && { ...readV1(parts, offerV1, ipv6Count), ...(withoutSmcdPart && { withoutSmcdPart }) };
+  const v1: Draft<ProposalV1> | null = offerV1 && readV1(parts, offerV1, ipv6Count);
+  if (v1 !== null && withoutSmcdPart) v1.withoutSmcdPart = true;
   let v2: ProposalV2 | null = null;
   if (offerV2 !== null) {
     const start = claimV2(parts);
@@ -166,8 +167,12 @@ function read(parts: Parts): Proposal {
     v2 = readV2(parts, start, offerV2);
   }
   parts.end();
-  const smcd = withoutSmcdPart ? {} : readSmcd(view);
-  return { type: 'proposal', version, v1, v2, ...smcd, ...readRoce(view) };
+  const message: Draft<Proposal> = { type: 'proposal', version, v1, v2 };
+  if (!withoutSmcdPart && !isZero(view, ISM_GID, V2_EXT_OFFSET - ISM_GID))
+    message.nativeDevice = readNativeDevice(view);
+  if (!withoutSmcdPart && !isZero(view, VENDOR_OUI, SMCD_RESERVED - VENDOR_OUI)) message.vendor = readVendor(view);
+  if (!isZero(view, PEER_ID, IPAREA_OFFSET - PEER_ID)) message.roce = readRoce(view);
+  return message;
 }
 
 /** Checked even when v1 is not offered, as Linux does: what stands there then is a byte of some other field. */
@@ -187,25 +192,22 @@ function checkV2ExtOffset(parts: Parts, expected: number): void {
   if (v2ExtOffset !== expected) throw parts.wrong('v2_ext_offset', V2_EXT_OFFSET, expected, v2ExtOffset);
 }
 
-function readRoce(view: Buffer): Pick<Proposal, 'roce'> {
-  if (!copyUnlessZero(view, PEER_ID, IPAREA_OFFSET - PEER_ID)) return {};
+function readRoce(view: Buffer): Roce {
   return {
-    roce: {
-      peerId: copyOf(view, PEER_ID, PEER_ID_BYTES),
-      gid: copyOf(view, IB_GID, IB_GID_BYTES),
-      mac: copyOf(view, IB_MAC, IB_MAC_BYTES),
-    },
+    peerId: copyOf(view, PEER_ID, PEER_ID_BYTES),
+    gid: copyOf(view, IB_GID, IB_GID_BYTES),
+    mac: copyOf(view, IB_MAC, IB_MAC_BYTES),
   };
 }
 
-function readSmcd(view: Buffer): Pick<Proposal, 'nativeDevice' | 'vendor'> {
-  const gid = gidOfHalves(copyOf(view, ISM_GID, GID_HALF_BYTES));
-  const chid = parseChid(view.readUInt16BE(ISM_CHID));
-  const oui = copyOf(view, VENDOR_OUI, VENDOR_OUI_BYTES);
-  const options = copyOf(view, VENDOR_OPTIONS, VENDOR_OPTIONS_BYTES);
+function readNativeDevice(view: Buffer): IsmDevice {
+  return { gid: gidOfHalves(view, ISM_GID, null), chid: parseChid(view.readUInt16BE(ISM_CHID)) };
+}
+
+function readVendor(view: Buffer): Vendor {
   return {
-    ...(copyUnlessZero(view, ISM_GID, V2_EXT_OFFSET - ISM_GID) && { nativeDevice: { gid, chid } }),
-    ...(copyUnlessZero(view, VENDOR_OUI, SMCD_RESERVED - VENDOR_OUI) && { vendor: { oui, options } }),
+    oui: copyOf(view, VENDOR_OUI, VENDOR_OUI_BYTES),
+    options: copyOf(view, VENDOR_OPTIONS, VENDOR_OPTIONS_BYTES),
   };
 }
 

@@ -1,0 +1,360 @@
+/** In-band handshakes on sockets: between programs, and against peers that say something else, nothing, or too little. */
+import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect as netConnect, createServer as netCreateServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { type Decline, decodeClc, encodeClc, SMC_CLC_DECL } from '../../src/smc/clc/index.ts';
+import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
+import { eventually } from '../../src/testing/index.ts';
+import { cannotMove } from './commands.ts';
+import { PRELUDE, Stage } from './two-programs.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'isthmus-in-band-'));
+Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
+Object.assign(process.env, { ISTHMUS_LAZY_BYTES: '1e15', ISTHMUS_LAZY_MS: '1e9' });
+const isthmus = await import('../../src/index.ts');
+
+const skip = cannotMove();
+const handshake = 'in-band';
+const open = new Set<Server | Socket>();
+
+after(() => {
+  for (const one of open) 'destroy' in one ? one.destroy() : one.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+async function listen(server: Server): Promise<number> {
+  open.add(server);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return (server.address() as { port: number }).port;
+}
+
+/** A server that shakes hands, and what its program gets. */
+async function inBandServer(): Promise<{ port: number; connections: Socket[]; server: Server }> {
+  const connections: Socket[] = [];
+  const server = isthmus.createServer({ handshake }, (socket) => {
+    open.add(socket);
+    connections.push(socket);
+    socket.on('data', (chunk) => socket.write(`echo ${chunk}`)).on('error', () => {});
+  });
+  return { port: await listen(server), connections, server };
+}
+
+/** A peer that knows nothing of it. */
+async function rawClient(port: number): Promise<{ socket: Socket; received: () => string; closed: Promise<unknown> }> {
+  const socket = netConnect(port, '127.0.0.1');
+  open.add(socket);
+  let received = '';
+  socket.on('data', (chunk) => {
+    received += chunk.toString('latin1');
+  });
+  socket.on('error', () => {});
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  await once(socket, 'connect');
+  return { socket, received: () => received, closed };
+}
+
+const decline = (diagnosis: number): Buffer => {
+  const message: Decline = { type: 'decline', version: 2, diagnosis, outOfSync: false, os: 2 };
+  return encodeClc(message);
+};
+
+describe('a server that shakes hands in-band', { skip }, () => {
+  test('closes what sends something else, and goes on with others', async () => {
+    const { port, connections } = await inBandServer();
+    const stranger = await rawClient(port);
+    stranger.socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    await stranger.closed;
+    assert.equal(connections.length, 0);
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    socket.write('hello');
+    const [answer] = await once(socket, 'data');
+    assert.equal(String(answer), 'echo hello');
+    assert.equal(isthmus.info(socket).mode, 'SMC-D');
+    socket.destroy();
+  });
+
+  for (const [name, bytes] of [
+    ['nothing', ''],
+    ['less than a header', 'e2d4c3'],
+    ['half a Proposal', 'e2d4c3d90100e026000000'],
+  ] as const) {
+    test(`does not show its program a peer that sends ${name} and ends`, async () => {
+      const { port, connections } = await inBandServer();
+      const stranger = await rawClient(port);
+      stranger.socket.end(Buffer.from(bytes, 'hex'));
+      await stranger.closed;
+      assert.equal(connections.length, 0);
+    });
+  }
+
+  test('gives its program what stands behind a Decline, and nothing of the Decline', async () => {
+    const { port, connections } = await inBandServer();
+    const peer = await rawClient(port);
+    peer.socket.write(Buffer.concat([decline(SMC_CLC_DECL.NOSMCDEV), Buffer.from('at once')]));
+    await eventually('an answer', () => peer.received() === 'echo at once');
+    const [socket] = connections;
+    assert.ok(socket);
+    assert.deepEqual([isthmus.info(socket).mode, isthmus.info(socket).reason.name], ['TCP', 'NOSMCDEV']);
+    assert.deepEqual([socket.bytesRead, socket.bytesWritten], [7, 12]);
+    peer.socket.end();
+    await peer.closed;
+  });
+
+  test('gives its program a stream that waits where it has asked to be paused', async () => {
+    const server = isthmus.createServer({ handshake, pauseOnConnect: true });
+    const port = await listen(server);
+    const peer = await rawClient(port);
+    peer.socket.write(Buffer.concat([decline(SMC_CLC_DECL.NOSMCDEV), Buffer.from('later')]));
+    const [socket] = (await once(server, 'connection')) as [Socket];
+    open.add(socket);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(socket.bytesRead, 0);
+    socket.resume();
+    assert.equal(String(await once(socket, 'data')), 'later');
+    peer.socket.destroy();
+  });
+
+  test(`waits ${CLC_WAIT_MS} ms for a Proposal, while others get theirs`, async () => {
+    const { port, connections } = await inBandServer();
+    const silent = await rawClient(port);
+    const slow = await rawClient(port);
+    slow.socket.write(decline(SMC_CLC_DECL.NOSMCDEV).subarray(0, 20));
+    const began = performance.now();
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    await once(socket, 'connect');
+    socket.destroy();
+    await Promise.all([silent.closed, slow.closed]);
+    assert.ok(performance.now() - began > CLC_WAIT_MS - 500);
+    assert.equal(connections.length, 1);
+  });
+
+  test('can be closed while a handshake is under way', async () => {
+    const { port, server } = await inBandServer();
+    const peer = await rawClient(port);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const closed = new Promise((resolve) => server.close(resolve));
+    peer.socket.destroy();
+    await closed;
+  });
+});
+
+/** Answers a client's first message, whatever it is. */
+async function rawServer(answer: (socket: Socket, message: Buffer) => void): Promise<number> {
+  return listen(
+    netCreateServer((socket) => {
+      open.add(socket);
+      socket.on('error', () => {});
+      socket.once('data', (message) => answer(socket, message));
+    }),
+  );
+}
+
+async function failure(socket: Socket): Promise<NodeJS.ErrnoException> {
+  let connected = false;
+  socket.on('connect', () => {
+    connected = true;
+  });
+  const [error] = (await once(socket, 'error').catch((error: unknown) => [error])) as [NodeJS.ErrnoException];
+  await new Promise<void>((resolve) => (socket.closed ? resolve() : socket.once('close', () => resolve())));
+  assert.equal(connected, false);
+  return error;
+}
+
+describe('a client that shakes hands in-band', { skip }, () => {
+  test('sends a Proposal first, and its program gets what stands behind a Decline', async () => {
+    let first = '';
+    const port = await rawServer((socket, message) => {
+      first = decodeClc(message).type;
+      socket.write(Buffer.concat([decline(SMC_CLC_DECL.NOSMCDDEV), Buffer.from('220 ready\r\n')]));
+      socket.on('data', (chunk) => socket.write(`got ${chunk}`));
+    });
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    socket.write('early');
+    assert.deepEqual([socket.connecting, socket.readyState], [true, 'opening']);
+    let received = '';
+    socket.on('data', (chunk) => {
+      received += chunk;
+    });
+    await once(socket, 'ready');
+    await eventually('all', () => received === '220 ready\r\ngot early');
+    assert.equal(first, 'proposal');
+    const { mode, reason, bytes } = isthmus.info(socket);
+    assert.deepEqual([mode, reason.name], ['TCP', 'NOSMCDDEV']);
+    assert.deepEqual(bytes, { inTcp: 20, inShm: 0, outTcp: 5, outShm: 0 });
+    assert.deepEqual([socket.bytesRead, socket.bytesWritten], [20, 5]);
+    socket.destroy();
+  });
+
+  test('fails to connect with EPROTO when the answer is something else', async () => {
+    const port = await rawServer((socket) => socket.write('HTTP/1.1 400 Bad Request\r\n\r\n'));
+    const error = await failure(isthmus.connect({ port, host: '127.0.0.1', handshake }));
+    assert.deepEqual([error.code, error.syscall, error.errno], ['EPROTO', 'connect', -71]);
+    assert.equal(error.message, `connect EPROTO 127.0.0.1:${port}`);
+  });
+
+  test('fails to connect with ECONNRESET when the peer ends', async () => {
+    const port = await rawServer((socket) => socket.end());
+    const error = await failure(isthmus.connect({ port, host: '127.0.0.1', handshake }));
+    assert.equal(error.code, 'ECONNRESET');
+  });
+
+  test(`fails to connect with ETIMEDOUT after ${CLC_WAIT_MS} ms without an answer`, async () => {
+    const port = await rawServer(() => {});
+    const error = await failure(isthmus.connect({ port, host: '127.0.0.1', handshake }));
+    assert.equal(error.code, 'ETIMEDOUT');
+  });
+
+  test('is refused as any other when nobody listens', async () => {
+    const server = netCreateServer();
+    const port = await listen(server);
+    await new Promise((resolve) => server.close(resolve));
+    const error = await failure(isthmus.connect({ port, host: '127.0.0.1', handshake }));
+    assert.equal(error.code, 'ECONNREFUSED');
+  });
+
+  test('can be destroyed by its program meanwhile', async () => {
+    const gone = new Promise<void>((resolve) => {
+      void rawServer((socket) => socket.on('close', () => resolve())).then((port) => {
+        const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+        setTimeout(() => socket.destroy(), 50);
+      });
+    });
+    await gone;
+  });
+
+  test('runs the listeners of its program in the context of connect', async () => {
+    const { port } = await inBandServer();
+    const storage = new AsyncLocalStorage<string>();
+    const seen = await storage.run('mine', async () => {
+      const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+      const stores: unknown[] = [];
+      socket.on('connect', () => stores.push(storage.getStore()));
+      socket.on('data', () => stores.push(storage.getStore()));
+      await once(socket, 'connect');
+      socket.write('x');
+      await once(socket, 'data');
+      socket.destroy();
+      return stores;
+    });
+    assert.deepEqual(seen, ['mine', 'mine']);
+  });
+
+  test('moves from the first byte on, in both directions', async () => {
+    const { port, connections } = await inBandServer();
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    socket.write('one');
+    await once(socket, 'data');
+    const [accepted] = connections;
+    assert.ok(accepted);
+    assert.deepEqual(isthmus.info(socket).bytes, { inTcp: 0, inShm: 8, outTcp: 0, outShm: 3 });
+    assert.deepEqual(isthmus.info(accepted).bytes, { inTcp: 0, inShm: 3, outTcp: 0, outShm: 8 });
+    // And it can be brought back.
+    assert.equal((await isthmus.restore(socket)).mode, 'TCP');
+    socket.write('two');
+    await once(socket, 'data');
+    assert.deepEqual(isthmus.info(accepted).bytes, { inTcp: 3, inShm: 3, outTcp: 8, outShm: 8 });
+    socket.destroy();
+  });
+});
+
+// --- Between programs ---
+
+const SERVER = `${PRELUDE}
+  import http from 'node:http';
+  const server = http.createServer((request, response) => {
+    request.resume().on('end', () => response.end('hello ' + request.socket.bytesRead));
+  });
+  server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+`;
+const CLIENT = `${PRELUDE}
+  import http from 'node:http';
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const get = () => new Promise((resolve, reject) => {
+    http.get({ port: args[0], host: '127.0.0.1', agent }, (response) => {
+      let text = '';
+      response.on('data', (chunk) => { text += chunk; }).on('end', () => resolve(text));
+    }).on('error', reject);
+  });
+  get().then(get).then((text) => tell('got ' + text), (error) => tell('error ' + error.message));
+  setInterval(() => {}, 1000);
+`;
+
+async function between(
+  stage: Stage,
+  ofServer: NodeJS.ProcessEnv = {},
+  ofClient: NodeJS.ProcessEnv = {},
+  [serverCode, clientCode] = [SERVER, CLIENT],
+) {
+  const server = stage.run(serverCode, [], { ISTHMUS_IN_BAND: '127.0.0.1:*', ISTHMUS_POLICY: 'lazy', ...ofServer });
+  const port = await server.says('port ');
+  const client = stage.run(clientCode, [port], { ISTHMUS_IN_BAND: `*:${port}`, ISTHMUS_POLICY: 'lazy', ...ofClient });
+  return { server, client, answer: await client.says('got ') };
+}
+
+describe('programs that know nothing of it, by policy', { skip }, () => {
+  const staged = (name: string, body: (stage: Stage) => Promise<void>) =>
+    test(name, async () => {
+      const stage = new Stage();
+      try {
+        await body(stage);
+      } finally {
+        await stage.close();
+      }
+    });
+
+  staged('move from the first byte on', async (stage) => {
+    const { server, client, answer } = await between(stage);
+    assert.match(answer, /^hello \d+$/);
+    for (const { connections } of [server, client]) {
+      const [row] = connections;
+      assert.deepEqual([row?.mode, row?.bytes.inTcp, row?.bytes.outTcp], ['SMC-D', 0, 0]);
+    }
+  });
+
+  staged('stay on TCP when the policy of one is off, and say so', async (stage) => {
+    const { server, client } = await between(stage, {}, { ISTHMUS_POLICY: 'off' });
+    const reasons = [client, server].map(({ connections }) => connections[0]?.reason.name);
+    assert.deepEqual(reasons, ['OFF', 'OPTUNSUPP']);
+  });
+
+  staged('stay on TCP when they use different fabrics', async (stage) => {
+    const other = mkdtempSync(join(tmpdir(), 'isthmus-other-'));
+    const { server, client } = await between(stage, {}, { ISTHMUS_RUNTIME_DIR: other });
+    const reasons = [client, server].map(({ connections }) => connections[0]?.reason.name);
+    assert.deepEqual(reasons, ['NOSMCD2DEV', 'NOSMCD2DEV']);
+    rmSync(other, { recursive: true, force: true });
+  });
+
+  staged('stay on TCP where there is no fabric', async (stage) => {
+    const nowhere = { ISTHMUS_FABRIC: join(stage.directory, 'none.sock') };
+    const { server } = await between(stage, nowhere, nowhere);
+    assert.equal(server.connections[0]?.reason.name, 'NOSMCD2DEV');
+  });
+
+  staged('meet when one is a worker thread of the other', async (stage) => {
+    const worker = stage.file('worker.mjs', SERVER);
+    const both = `${CLIENT.replace('args[0]', 'port')}
+      import { Worker } from 'node:worker_threads';
+    `.replace('get().then', 'const begin = () => get().then');
+    const program = stage.run(
+      `let port;\n${both}
+      const worker = new Worker(${JSON.stringify(worker)}, { stdout: true });
+      worker.stdout.on('data', (text) => { port = String(text).split(' ')[1].trim(); begin(); });`,
+      [],
+      { ISTHMUS_IN_BAND: '127.0.0.1:*', ISTHMUS_POLICY: 'lazy' },
+    );
+    assert.match(await program.says('got '), /^hello/);
+    assert.deepEqual(
+      program.connections.map(({ mode, device }) => [mode, device]),
+      [
+        ['SMC-D', 'loopback'],
+        ['SMC-D', 'loopback'],
+      ],
+    );
+  });
+});
