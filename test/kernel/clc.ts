@@ -126,28 +126,24 @@ export type Answer = ClcMessage | 'FIN' | 'RST' | 'data';
 
 /** Waits for it. Every message of the kernel's has to be what our codec makes of it. */
 export async function answer(connection: TcpConnection): Promise<Answer> {
-  let length: number | undefined;
-  await connection.until('an answer', () => {
-    if (connection.peek(1) === 'end') return true;
-    length = lengthOfNext(connection);
-    return length !== undefined && connection.peek(length).length === length;
-  });
-  if (connection.peek(1) === 'end') return connection.wasReset ? 'RST' : 'FIN';
-  if (length === 1) return 'data';
-  const bytes = connection.read(length ?? 0);
-  const message = decodeClc(bytes);
+  await connection.until('an answer', () => next(connection) !== null);
+  const bytes = next(connection);
+  if (!Buffer.isBuffer(bytes)) return bytes === 'data' ? bytes : connection.wasReset ? 'RST' : 'FIN';
+  const message = decodeClc(connection.read(bytes.length));
   assert.deepEqual(encodeClc(message), bytes);
   return message;
 }
 
-/** Undefined while one can't know; 1 when it is no message. */
-function lengthOfNext(connection: TcpConnection): number | undefined {
+/** A whole message, or what stands in its place; null while one cannot know. */
+function next(connection: TcpConnection): Buffer | 'data' | 'end' | null {
   const head = connection.peek(HEADER_BYTES);
-  if (head === 'end' || head.length < HEADER_BYTES) return undefined;
+  if (head === 'end' || head.length < HEADER_BYTES) return head === 'end' ? head : null;
   try {
-    return clcLength(head);
+    const length = clcLength(head);
+    const bytes = connection.peek(length);
+    return bytes === 'end' || bytes.length === length ? bytes : null;
   } catch {
-    return 1;
+    return 'data';
   }
 }
 

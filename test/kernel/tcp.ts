@@ -16,6 +16,7 @@
  *     16     | 2    | checksum, with a pseudo header: addresses, protocol, length
  *     20     | -    | options
  */
+import type { ClcStream } from '../../src/smc/in-band.ts';
 import { checksum, KERNEL_ADDRESS, type Network, OUR_ADDRESS, PROTOCOL_TCP } from './network.ts';
 
 const SOURCE = 0;
@@ -159,8 +160,8 @@ export class TcpListener {
   }
 }
 
-/** One connection. Its bytes can be looked at before they are taken. */
-export class TcpConnection {
+/** One connection. */
+export class TcpConnection implements ClcStream {
   readonly localPort: number;
   readonly peerPort: number;
   readonly #send: (segment: Segment) => void;
@@ -218,9 +219,9 @@ export class TcpConnection {
     return this.#unacknowledged.length === 0;
   }
 
-  /** Up to `length` bytes that have come, without taking them; 'end' when nothing is left and nothing will come. */
+  /** Up to `length` bytes that have come, without taking them; 'end' when there will never be so many. */
   peek(length: number): Buffer | 'end' {
-    if (this.#received.length === 0 && (this.#hasEnded || this.#wasReset)) return 'end';
+    if (this.#received.length < length && (this.#hasEnded || this.#wasReset)) return 'end';
     return this.#received.subarray(0, length);
   }
 
