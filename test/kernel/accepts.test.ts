@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Eid, Token } from '../../src/ism/index.ts';
 import { type AcceptConfirmV2, encodeClc, OS_LINUX, SMC_CLC_DECL } from '../../src/smc/index.ts';
+import { LinkGroup } from '../../src/smc/link-group.ts';
+import { hosts } from '../handshake/ends.ts';
 import {
   ANSWER,
   accept,
@@ -19,13 +21,15 @@ import {
   inWords,
   isAccept,
   patched,
+  pieces,
   proposal,
-  sendCut,
+  UEID,
   UNKNOWN_TOKEN,
   widened,
 } from './clc.ts';
 import { KERNEL_PORT, Kernel, noKernel } from './kernel.ts';
 import type { TcpConnection } from './tcp.ts';
+import { type Differs, expectedOfUs, nameForUs, Us } from './us.ts';
 
 /** Version 2, first contact, SMC-R. */
 const FLAGS_R = '28';
@@ -42,6 +46,8 @@ interface Row {
    * 'TCP' with the diagnosis of our Decline.
    */
   readonly outcome: string;
+  /** Of our own handshake, where it is not the same on purpose. */
+  readonly ours?: Differs;
 }
 
 const good = (accepted: AcceptConfirmV2) => encodeClc(accepted);
@@ -53,6 +59,9 @@ const firstContact = (changes: object) =>
   changed({ fce: { os: OS_LINUX, release: 1, hostName: '', v21: { featureMask: 1 }, ...changes } });
 const declineV1 = decline(SMC_CLC_DECL.NOSMCDEV, { version: 1, os: 0 });
 
+const UNREACHABLE: Differs = { outcome: 'Decline 03030007', why: 'our device does not reach it' };
+const DMB: Differs = { outcome: 'EPROTO', why: 'it is not in the DMB' };
+
 const ROWS: readonly Row[] = [
   { name: 'a good one', bytes: good, outcome: 'Confirm 130' },
   { name: 'in segments of one byte', bytes: good, cut: 'bytes', outcome: 'Confirm 130' },
@@ -61,10 +70,16 @@ const ROWS: readonly Row[] = [
   { name: 'no first contact', bytes: changed({ firstContact: false, fce: null }), outcome: 'Confirm 78' },
   { name: 'release 0', bytes: firstContact({ release: 0, v21: null }), outcome: 'Confirm 114' },
   { name: 'release 2', bytes: firstContact({ release: 2 }), outcome: 'Confirm 130' },
-  { name: 'another GID', bytes: otherGid(0), outcome: 'Confirm 130' },
-  { name: 'another second half of the GID', bytes: otherGid(15), outcome: 'Confirm 130' },
-  { name: 'an EID that was not offered', bytes: changed({ eid: 'NO.SUCH' as Eid }), outcome: 'Confirm 130' },
-  { name: 'a DMB of 512 MiB', bytes: changed({ dmbeSize: 15 }), outcome: 'Confirm 130' },
+  { name: 'another GID', bytes: otherGid(0), outcome: 'Confirm 130', ours: UNREACHABLE },
+  { name: 'another second half of the GID', bytes: otherGid(15), outcome: 'Confirm 130', ours: UNREACHABLE },
+  {
+    name: 'an EID that was not offered',
+    bytes: changed({ eid: 'NO.SUCH' as Eid }),
+    outcome: 'Confirm 130',
+    ours: { outcome: 'EPROTO', why: 'it has to be what was offered' },
+  },
+  { name: 'element 9 of the DMB', bytes: changed({ dmbeIndex: 9 }), outcome: 'Confirm 130', ours: DMB },
+  { name: 'a DMB of 512 MiB', bytes: changed({ dmbeSize: 15 }), outcome: 'Confirm 130', ours: DMB },
   { name: 'trailer SMCR', bytes: patch(ANSWER.trailer, 'e2d4c3d9'), outcome: 'Confirm 130' },
   {
     name: '8 bytes more',
@@ -121,7 +136,8 @@ describe('answers to the Proposal of the kernel', { skip: noKernel }, () => {
     test(name, async () => {
       const ourPort = port++;
       const connection = await proposed(kernel, ourPort);
-      sendCut(connection, Buffer.concat([bytes(accept(kernel.gid, token)), behind]), cut);
+      for (const piece of pieces(Buffer.concat([bytes(accept(kernel.gid, token)), behind]), cut))
+        connection.send(piece);
       await assertOutcome(kernel, connection, outcome);
     });
   }
@@ -137,6 +153,26 @@ describe('answers to the Proposal of the kernel', { skip: noKernel }, () => {
       await fresh.close();
     }
   });
+});
+
+describe('the same answers to our Proposal', () => {
+  for (const row of ROWS) {
+    test(nameForUs(row), async () => {
+      const { client, server } = hosts({ ueids: [UEID] });
+      const { groups, dmbBytes } = client.context;
+      groups.add(new LinkGroup(groups.nextId(), client.device, server.device.gid, UEID, '', 'kernel'));
+      const { token } = await server.device.registerDmb({
+        peer: client.device.gid,
+        lengthBytes: dmbBytes,
+        client: server.context.client,
+      });
+      const us = new Us('client', client);
+      assert.equal((await us.next())?.type, 'proposal');
+      const good = accept(server.device.gid, token);
+      us.say(Buffer.concat([row.bytes(good), row.behind ?? Buffer.alloc(0)]), row.cut);
+      assert.equal(await us.outcome(), expectedOfUs(row));
+    });
+  }
 });
 
 describe('without the SMC option', { skip: noKernel }, () => {

@@ -112,13 +112,13 @@ export function widened(bytes: Buffer, offset: number, inserted: Buffer): Buffer
   return copy;
 }
 
-/** How a message goes out. */
+/** In which pieces a message goes out. */
 export type Cut = 'whole' | 'bytes' | 'after 4 bytes';
 
-export function sendCut(connection: TcpConnection, bytes: Buffer, cut: Cut): void {
-  const size = { whole: bytes.length, bytes: 1, 'after 4 bytes': 4 }[cut];
-  if (cut === 'bytes') for (let at = 0; at < bytes.length; at++) connection.send(bytes.subarray(at, at + 1));
-  else for (const part of [bytes.subarray(0, size), bytes.subarray(size)]) if (part.length > 0) connection.send(part);
+export function pieces(bytes: Buffer, cut: Cut): Buffer[] {
+  if (cut === 'bytes') return Array.from(bytes, (byte) => Buffer.from([byte]));
+  const at = cut === 'whole' ? bytes.length : 4;
+  return [bytes.subarray(0, at), bytes.subarray(at)].filter(({ length }) => length > 0);
 }
 
 /** What comes next from the kernel. */

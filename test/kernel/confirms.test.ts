@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type Eid, parseChid } from '../../src/ism/index.ts';
 import { type AcceptConfirmV2, type Decline, encodeClc, OS_LINUX, SMC_CLC_DECL } from '../../src/smc/index.ts';
+import { hosts } from '../handshake/ends.ts';
 import {
   ANSWER,
   answer,
@@ -16,12 +17,14 @@ import {
   inWords,
   isAccept,
   patched,
+  pieces,
   proposal,
-  sendCut,
+  UEID,
   UNKNOWN_TOKEN,
 } from './clc.ts';
 import { KERNEL_PORT, Kernel, noKernel } from './kernel.ts';
 import type { TcpConnection } from './tcp.ts';
+import { type Differs, expectedOfUs, nameForUs, Us } from './us.ts';
 
 const SMCR = 'e2d4c3d9';
 /** Version 2; SMC-D with first contact would be 0x29. */
@@ -38,6 +41,8 @@ interface Row {
   readonly outcome: string;
   /** A FIN follows. */
   readonly ends?: true;
+  /** Of our own handshake, where it is not the same on purpose. */
+  readonly ours?: Differs;
 }
 
 const good = (accepted: AcceptConfirmV2) => encodeClc(confirm(accepted));
@@ -53,6 +58,9 @@ const firstContact = (changes: object) => (accepted: AcceptConfirmV2) =>
 const declineV1 = decline(SMC_CLC_DECL.NOSMCDEV, { version: 1, os: 0 });
 const say = (message: Decline) => () => encodeClc(message);
 
+const AGREED: Differs = { outcome: 'EPROTO', why: 'it has to be what was agreed' };
+const DMB: Differs = { outcome: 'EPROTO', why: 'it is not in the DMB' };
+
 const ROWS: readonly Row[] = [
   { name: 'a good one', bytes: good, outcome: 'SMCD' },
   { name: 'in segments of one byte', bytes: good, cut: 'bytes', outcome: 'SMCD' },
@@ -62,16 +70,21 @@ const ROWS: readonly Row[] = [
   { name: 'trailer SMCR', bytes: patch(ANSWER.trailer, SMCR), outcome: 'SMCD' },
   { name: 'length 1 too large, data behind it', bytes: tooLong, behind: Buffer.alloc(64), outcome: 'RST' },
   { name: 'trailer garbage', bytes: patch(ANSWER.trailer, '61626364'), outcome: 'FIN' },
-  { name: 'no first contact, 130 bytes', bytes: patch(ANSWER.flags, FLAGS.notFirst), outcome: 'SMCD' },
-  { name: 'no first contact, 78 bytes', bytes: changed({ firstContact: false, fce: null }), outcome: 'SMCD' },
-  { name: 'version 1', bytes: (accepted) => encodeClc(inVersionOne(confirm(accepted))), outcome: 'SMCD' },
-  { name: 'SMC-R', bytes: patch(ANSWER.flags, FLAGS.smcR), outcome: 'SMCD' },
-  { name: 'another GID', bytes: otherGid(0), outcome: 'SMCD' },
-  { name: 'another second half of the GID', bytes: otherGid(15), outcome: 'SMCD' },
-  { name: 'another CHID', bytes: changed({ chid: parseChid(0xfffe) }), outcome: 'SMCD' },
-  { name: 'another EID', bytes: changed({ eid: 'NO.SUCH' as Eid }), outcome: 'SMCD' },
-  { name: 'a DMB of 512 MiB', bytes: changed({ dmbeSize: 15 }), outcome: 'SMCD' },
-  { name: 'element 9 of the DMB', bytes: changed({ dmbeIndex: 9 }), outcome: 'SMCD' },
+  { name: 'no first contact, 130 bytes', bytes: patch(ANSWER.flags, FLAGS.notFirst), outcome: 'SMCD', ours: AGREED },
+  {
+    name: 'no first contact, 78 bytes',
+    bytes: changed({ firstContact: false, fce: null }),
+    outcome: 'SMCD',
+    ours: AGREED,
+  },
+  { name: 'version 1', bytes: (accepted) => encodeClc(inVersionOne(confirm(accepted))), outcome: 'SMCD', ours: AGREED },
+  { name: 'SMC-R', bytes: patch(ANSWER.flags, FLAGS.smcR), outcome: 'SMCD', ours: AGREED },
+  { name: 'another GID', bytes: otherGid(0), outcome: 'SMCD', ours: AGREED },
+  { name: 'another second half of the GID', bytes: otherGid(15), outcome: 'SMCD', ours: AGREED },
+  { name: 'another CHID', bytes: changed({ chid: parseChid(0xfffe) }), outcome: 'SMCD', ours: AGREED },
+  { name: 'another EID', bytes: changed({ eid: 'NO.SUCH' as Eid }), outcome: 'SMCD', ours: AGREED },
+  { name: 'a DMB of 512 MiB', bytes: changed({ dmbeSize: 15 }), outcome: 'SMCD', ours: DMB },
+  { name: 'element 9 of the DMB', bytes: changed({ dmbeIndex: 9 }), outcome: 'SMCD', ours: DMB },
   { name: 'feature mask 0', bytes: firstContact({ v21: { featureMask: 0 } }), outcome: 'SMCD' },
   { name: 'release 0', bytes: firstContact({ release: 0, v21: null }), outcome: 'Decline 03030009' },
   { name: 'a token that the device does not know', bytes: changed({ token: UNKNOWN_TOKEN }), outcome: 'FIN' },
@@ -79,7 +92,13 @@ const ROWS: readonly Row[] = [
   { name: 'a Decline of version 1', bytes: say(declineV1), outcome: 'TCP 03030000' },
   { name: 'a second Proposal', bytes: ({ gid }) => encodeClc(proposal(gid)), outcome: 'RST' },
   { name: 'something else', bytes: () => Buffer.from('Z'.repeat(64)), outcome: 'RST' },
-  { name: 'the end', bytes: () => Buffer.alloc(0), ends: true, outcome: 'FIN' },
+  {
+    name: 'the end',
+    bytes: () => Buffer.alloc(0),
+    ends: true,
+    outcome: 'FIN',
+    ours: { outcome: 'ECONNRESET', why: 'it breaks no rule' },
+  },
 ];
 
 /** The kernel waits 6 s for more. */
@@ -113,7 +132,7 @@ function testRow({ name, bytes, cut = 'whole', behind = Buffer.alloc(0), ends, o
   testWithKernel(name, async (kernel) => {
     const { connection, accepted } = await connected(kernel);
     assert.ok(accepted.firstContact);
-    sendCut(connection, Buffer.concat([bytes(accepted), behind]), cut);
+    for (const piece of pieces(Buffer.concat([bytes(accepted), behind]), cut)) connection.send(piece);
     if (ends) connection.end();
     await assertOutcome(kernel, connection, outcome);
   });
@@ -161,4 +180,25 @@ describe('after the Accept of the kernel', { skip: noKernel }, () => {
     assert.equal(first.connection.peek(1).length, 0, 'no end, no reset');
     assert.ok(!kernel.console.includes(`accepted ${KERNEL_PORT} ${first.connection.localPort}`));
   });
+});
+
+describe('the same after our Accept', () => {
+  for (const row of ROWS) {
+    test(nameForUs(row), async () => {
+      const { client, server } = hosts({}, { ueids: [UEID] });
+      const us = new Us('server', server);
+      us.say(encodeClc(proposal(client.device.gid)));
+      const accepted = await us.next();
+      assert.ok(accepted !== null && isAccept(accepted));
+      const { token } = await client.device.registerDmb({
+        peer: server.device.gid,
+        lengthBytes: server.context.dmbBytes,
+        client: client.context.client,
+      });
+      const theirs = { ...accepted, gid: client.device.gid, token };
+      us.say(Buffer.concat([row.bytes(theirs), row.behind ?? Buffer.alloc(0)]), row.cut);
+      if (row.ends) us.end();
+      assert.equal(await us.outcome(), expectedOfUs(row));
+    });
+  }
 });

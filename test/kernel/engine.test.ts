@@ -9,7 +9,7 @@ import { type ClcMessage, decodeClc } from '../../src/smc/index.ts';
 import { LinkGroup, LinkGroups } from '../../src/smc/link-group.ts';
 import { REASONS, type ReasonName } from '../../src/smc/reasons.ts';
 import { hosts, variant } from '../handshake/ends.ts';
-import { assertSmcd, assertTcp, type Cut, flipped, hex8, inWords, sendCut, UEID, UNKNOWN_TOKEN } from './clc.ts';
+import { assertSmcd, assertTcp, type Cut, flipped, hex8, inWords, pieces, UEID, UNKNOWN_TOKEN } from './clc.ts';
 import { KernelDevice } from './device.ts';
 import { KERNEL_PORT, Kernel, type KernelOptions, noKernel } from './kernel.ts';
 import type { TcpConnection } from './tcp.ts';
@@ -66,7 +66,7 @@ class Stream implements ClcStream {
 
   send(bytes: Buffer): void {
     this.messages.push(decodeClc(bytes));
-    sendCut(this.#connection, bytes, this.#cut);
+    for (const piece of pieces(bytes, this.#cut)) this.#connection.send(piece);
   }
 }
 

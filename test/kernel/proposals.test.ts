@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { CHID_LOOPBACK, type Eid, type Gid, parseChid } from '../../src/ism/index.ts';
 import { ClcWireError, decodeClc, encodeClc, type ProposalSmcdV2, SMC_CLC_DECL } from '../../src/smc/index.ts';
-import { assertOutcome, type Cut, decline, flipped, patched, proposal, sendCut, UEID, widened } from './clc.ts';
+import { hosts } from '../handshake/ends.ts';
+import { assertOutcome, type Cut, decline, flipped, patched, pieces, proposal, UEID, widened } from './clc.ts';
 import { KERNEL_PORT, Kernel, noKernel } from './kernel.ts';
+import { type Differs, expectedOfUs, nameForUs, Us } from './us.ts';
 
 /** Where things stand in a Proposal for one emulated device and one UEID. */
 const AT = {
@@ -36,6 +38,8 @@ interface Row {
   readonly behind?: Buffer;
   /** After an Accept the row ends. 'TCP' with the diagnosis of our Decline. */
   readonly outcome: string;
+  /** Of our own handshake, where it is not the same on purpose. */
+  readonly ours?: Differs;
 }
 
 const good = (gid: Gid) => encodeClc(proposal(gid));
@@ -74,6 +78,7 @@ const ROWS: readonly Row[] = [
     name: 'SMC-R and SMC-D offered, for 0 connections',
     bytes: patch(AT.flags, FLAGS.both),
     outcome: 'Decline 0303000a',
+    ours: { outcome: 'Accept 130', why: 'SMC-R is not looked at' },
   },
   { name: 'only SMC-R offered, with an SMC-D extension', bytes: patch(AT.flags, FLAGS.onlyR), outcome: 'FIN' },
   { name: 'release 0', bytes: release(0), outcome: 'Accept 114' },
@@ -129,7 +134,7 @@ async function play({ bytes, cut = 'whole', behind = Buffer.alloc(0), outcome }:
   const said = bytes(kernel.gid);
   const connection = await kernel.tcp.connect(KERNEL_PORT);
   assert.ok(connection.peerHasSmc);
-  sendCut(connection, Buffer.concat([said, behind]), cut);
+  for (const piece of pieces(Buffer.concat([said, behind]), cut)) connection.send(piece);
   await assertOutcome(kernel, connection, outcome);
   connection.reset();
   if (outcome === 'FIN' || outcome === 'RST') assert.throws(() => decodeClc(said), ClcWireError);
@@ -147,4 +152,17 @@ describe('Proposals to the kernel: our decoder refuses those for which it ends t
   describe('that are late', { concurrency: true }, () => {
     for (const row of LATE_ROWS) test(row.name, () => play(row));
   });
+});
+
+describe('the same Proposals to us', () => {
+  for (const row of ROWS) {
+    test(nameForUs(row), async () => {
+      const { client, server } = hosts({}, { ueids: [UEID] });
+      const us = new Us('server', server);
+      us.say(Buffer.concat([row.bytes(client.device.gid), row.behind ?? Buffer.alloc(0)]), row.cut);
+      const outcome = await us.outcome();
+      us.end();
+      assert.equal(outcome, expectedOfUs(row));
+    });
+  }
 });
