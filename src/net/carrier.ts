@@ -506,6 +506,7 @@ export class Carrier {
     const socket = this.#socket;
     if (this.#connection?.out.isMoved && socket._handle !== null) {
       socket._unrefTimer();
+      socket._pendingData = null; // it was written before the socket was connected, if this is it
       const bytes = writev
         ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
         : [bytesOf(data, encoding)];

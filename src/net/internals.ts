@@ -57,6 +57,8 @@ export type InternalSocket = Socket &
   SocketInternals & {
     _handle: TcpHandle | null;
     _unrefTimer(): void;
+    /** Counted by bytesWritten until it is written. */
+    _pendingData: unknown;
     _readableState: ReadableState;
     _writableState: WritableState;
     /** Of the http server. */

@@ -19,8 +19,12 @@ export function whyNot(socket: Socket): Reason | null {
   if (encrypted || handle.constructor.name === 'TLSWrap' || underTls.has(socket) || isServedByTls(socket))
     return REASONS.TLS;
   if (givenAway.has(socket)) return REASONS.GIVENAWAY;
-  if (handle.constructor.name !== 'TCP' || (socket.connecting && !heldSockets.has(socket))) return REASONS.NOTTCP;
-  if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
+  if (handle.constructor.name !== 'TCP') return REASONS.NOTTCP;
+  // What the program of a held socket has written and ended waits until it is connected.
+  if (!heldSockets.has(socket)) {
+    if (socket.connecting) return REASONS.NOTTCP;
+    if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
+  }
   if (hasHttp2Session(socket)) return REASONS.HTTP2;
   return null;
 }

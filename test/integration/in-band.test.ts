@@ -244,6 +244,21 @@ describe('a client that shakes hands in-band', { skip }, () => {
     assert.deepEqual(seen, ['mine', 'mine']);
   });
 
+  test('moves also when its program has ended its side already', async () => {
+    const { port, connections } = await inBandServer();
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    socket.end('all there is');
+    let mode = '';
+    socket.on('connect', () => {
+      mode = isthmus.info(socket).mode;
+    });
+    assert.equal(String(await once(socket, 'data')), 'echo all there is');
+    assert.equal(mode, 'SMC-D');
+    await once(socket, 'close');
+    assert.deepEqual([socket.bytesRead, socket.bytesWritten], [17, 12]);
+    assert.equal(connections[0]?.bytesRead, 12);
+  });
+
   test('moves from the first byte on, in both directions', async () => {
     const { port, connections } = await inBandServer();
     const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
