@@ -170,8 +170,8 @@ export class Handshake {
       return;
     }
     const offer = readProposal(proposal, this.#context);
-    const reachable = await this.#reachable(offer.candidates);
-    let why = offer.candidates.length > 0 && reachable.length === 0 ? REASONS.NOSMCD2DEV : null;
+    const reachable = await this.#reachable(offer.candidates ?? []);
+    let why = offer.candidates !== null && reachable.length === 0 ? REASONS.NOSMCD2DEV : null;
     for (const { device, peer } of reachable) {
       if (this.isOver || offer.eid === null) break;
       try {
@@ -292,7 +292,9 @@ export class Handshake {
   /** Null when it came to nothing, which is said already. */
   async #attach(device: Device, answer: AcceptConfirmV2): Promise<RemoteDmb | null> {
     const remote = await device.attachDmb(answer.token);
-    if (!this.isOver && dmbeSizeCode(remote.lengthBytes) === answer.dmbeSize) return remote;
+    // One element, which is all of the DMB.
+    const isAsSaid = dmbeSizeCode(remote.lengthBytes) === answer.dmbeSize && answer.dmbeIndex === 0;
+    if (!this.isOver && isAsSaid) return remote;
     device.detachDmb(remote);
     if (!this.isOver) throw new PeerFault('a DMB of another size than was said');
     return null;

@@ -99,8 +99,8 @@ function offered(devices: readonly DeviceName[]): DeviceName[] {
 
 /** What a server makes of a Proposal, up to where a device has to be asked. */
 export interface Offer {
-  /** For SMC-D version 2, in the client's order of preference; none when there is nothing to be tried. */
-  readonly candidates: readonly DeviceName[];
+  /** For SMC-D version 2, in the client's order of preference; null when that is not to be tried. */
+  readonly candidates: readonly DeviceName[] | null;
   /** Null when none is common. */
   readonly eid: Eid | null;
   readonly release: number;
@@ -116,7 +116,7 @@ export function readProposal(proposal: Proposal, own: Means): Offer {
   const isChoice = v2 !== null && offersSmcd(v2) && refused === null && layout !== undefined;
   const hasMore = v1 !== null || (v2 !== null && v2.offer !== 'D');
   return {
-    candidates: isChoice ? proposedDevices(proposal) : [],
+    candidates: isChoice ? proposedDevices(proposal) : null,
     eid: v2 === null ? null : commonEid(v2, own),
     // Our own head is said in the extension of v2.1.
     release: Math.min(v2?.release ?? 0, RELEASE_V21),
