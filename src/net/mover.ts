@@ -5,7 +5,7 @@
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
-import { Connection, type ConnectionParts } from '../smc/connection.ts';
+import { type Connection, type ConnectionParts, openConnection } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier } from './carrier.ts';
@@ -211,7 +211,7 @@ export class Mover {
       this.stay(why ?? REASONS.ENDED);
       return;
     }
-    const connection = new Connection(parts, carrier.nativeRead);
+    const connection = openConnection(parts, carrier.nativeRead);
     parts.dmb.clientData = this;
     this.#group = group;
     group.connections.add(connection);

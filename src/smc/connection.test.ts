@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { LoopbackFabric } from '../devices/loopback/index.ts';
 import type { Client, Dmb, RemoteDmb } from '../ism/index.ts';
-import { Connection } from './connection.ts';
+import { type Connection, openConnection } from './connection.ts';
 import { PeerFault } from './errors.ts';
 import { FLAG, HEAD_BYTES, WORD } from './head.ts';
 import { CLOSE, STATE_NAMES } from './states.ts';
@@ -26,8 +26,16 @@ async function connect(): Promise<readonly [End, End]> {
   const dmbB = await b.registerDmb({ peer: a.gid, lengthBytes, client: nobody });
   const [remoteB, remoteA] = [await a.attachDmb(dmbB.token), await b.attachDmb(dmbA.token)];
   return [
-    { connection: new Connection({ device: a, dmb: dmbA, remote: remoteB }, 0), dmb: dmbA, remote: remoteB },
-    { connection: new Connection({ device: b, dmb: dmbB, remote: remoteA }, 0), dmb: dmbB, remote: remoteA },
+    {
+      connection: openConnection({ device: a, dmb: dmbA, remote: remoteB }, 0),
+      dmb: dmbA,
+      remote: remoteB,
+    },
+    {
+      connection: openConnection({ device: b, dmb: dmbB, remote: remoteA }, 0),
+      dmb: dmbB,
+      remote: remoteA,
+    },
   ];
 }
 
