@@ -3,10 +3,11 @@
  * decided by its layout (layout.ts) and by the table of its end (closing.ts), and what to do with a socket by whoever holds one (net/).
  */
 import type { Device, Dmb, RemoteDmb } from '../ism/index.ts';
+import { KernelLayout } from './cdc/layout.ts';
 import { closed, happened, type Next, OPENING, peerReads, peerSaid, saidGoodbye } from './closing.ts';
 import { FLAG } from './head.ts';
 import { IsthmusLayout } from './isthmus-layout.ts';
-import type { InboundHalf, Layout, OutboundHalf } from './layout.ts';
+import type { InboundHalf, Layout, LayoutName, OutboundHalf } from './layout.ts';
 import type { CloseState } from './states.ts';
 
 /** What a connection needs: one DMB of each end. Made by the handshake. */
@@ -16,12 +17,21 @@ export interface ConnectionParts {
   readonly dmb: Dmb;
   /** The peer's; we write there. */
   readonly remote: RemoteDmb;
+  /** What both ends have agreed to have in them. */
+  readonly layout: LayoutName;
 }
 
 /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
 export function openConnection(parts: ConnectionParts, tcpBytesRead: number): Connection {
   const { dmb, remote } = parts;
-  return new Connection(parts, new IsthmusLayout(dmb, remote, tcpBytesRead));
+  switch (parts.layout) {
+    case 'isthmus':
+      return new Connection(parts, new IsthmusLayout(dmb, remote, tcpBytesRead));
+    case 'kernel':
+      return new Connection(parts, new KernelLayout(dmb, remote));
+    default:
+      return parts.layout satisfies never;
+  }
 }
 
 export class Connection {
@@ -46,6 +56,11 @@ export class Connection {
 
   get device(): Device {
     return this.#parts.device;
+  }
+
+  /** Whether a direction that has moved can come back to TCP: not in the kernel's layout. */
+  get canGoBack(): boolean {
+    return this.#layout.canGoBack;
   }
 
   /** False once the peer will not read anything that we put into its ring. */

@@ -228,7 +228,7 @@ export class Handshake {
     const group = groups.find(device, answer.gid) ?? new LinkGroup(linkId, device, answer.gid, eid, '');
     groups.add(group);
     this.#state = 'DONE';
-    this.#finish({ parts: { device, dmb, remote }, group });
+    this.#finish({ parts: { device, dmb, remote, layout: 'isthmus' }, group });
   }
 
   /** A link group of which nothing came is freed at once. */

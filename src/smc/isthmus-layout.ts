@@ -9,6 +9,7 @@ import { Words } from './words.ts';
 export class IsthmusLayout implements Layout {
   readonly in: Inbound;
   readonly out: Outbound;
+  readonly canGoBack = true;
   readonly #words: Words;
 
   /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */

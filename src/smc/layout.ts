@@ -8,9 +8,13 @@
 import type { ReceiverState } from './handover/receiver.ts';
 import type { SenderState } from './handover/sender.ts';
 
+export type LayoutName = 'isthmus' | 'kernel';
+
 export interface Layout {
   readonly in: InboundHalf;
   readonly out: OutboundHalf;
+  /** Whether a direction that has moved can come back to TCP. */
+  readonly canGoBack: boolean;
   /** Reads what the peer has stored. Gives its flags (FLAG), or null when no more than cursors have moved. */
   look(): number | null;
 }
