@@ -252,6 +252,7 @@ const GENERATORS = {
   'pair limits': pairLimits,
   'signal area': () => headOf('src/ism/signal-ring.ts'),
   'DMB head': () => headOf('src/smc/head.ts'),
+  'CDC message': () => headOf('src/smc/cdc/message.ts'),
   'sender arrows': () => arrows('sender'),
   'receiver arrows': () => arrows('receiver'),
   'sender machine': () => machine('sender'),

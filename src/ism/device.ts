@@ -101,6 +101,11 @@ export function isInRange(lengthBytes: number, offset: number, size: number): bo
   return Number.isInteger(offset) && offset >= 0 && offset + size <= lengthBytes;
 }
 
+/** As isInRange, for an aligned word of that many bytes. */
+export function isWordInRange(lengthBytes: number, offset: number, size: 4 | 8): boolean {
+  return isInRange(lengthBytes, offset, size) && offset % size === 0;
+}
+
 /** Throws IsmError RANGE unless the wish of a DmbRequest can be met by a device with this limit. */
 export function checkDmbLength(lengthBytes: number, maxDmbBytes: number): void {
   if (!Number.isInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > maxDmbBytes) {

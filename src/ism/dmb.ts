@@ -28,7 +28,7 @@ export interface Dmb {
   readonly lengthBytes: number;
   /** Read only, by agreement. */
   readonly bytes: Buffer;
-  /** The same memory as aligned 32-bit words, for Atomics.load. */
+  /** The same memory as aligned 32-bit words, for Atomics.load. Its first byte is aligned to 64 bits. */
   readonly words: Int32Array;
   readonly client: Client;
   /** For the client alone; devices don't touch it. */
@@ -50,6 +50,8 @@ export interface RemoteDmb {
   move(offset: number, data: Uint8Array): void;
   /** Stores one aligned word, whole, after everything that was moved or stored before. Throws IsmError RANGE. */
   storeWord(offset: number, value: number): void;
+  /** As `storeWord`, for an aligned word of 64 bits; `value` as it stands in memory, in native byte order. */
+  storeLong(offset: number, value: bigint): void;
   /** Tells the owner to look at this DMB, after everything stored before. Signals may be merged; none is lost. */
   signal(): void;
 }

@@ -5,7 +5,7 @@
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
-import { Connection, type ConnectionParts } from '../smc/connection.ts';
+import { type Connection, type ConnectionParts, openConnection } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier, type CarrierListener } from './carrier.ts';
@@ -223,7 +223,7 @@ export class Mover {
       this.stay(why ?? REASONS.ENDED);
       return;
     }
-    const connection = new Connection(parts, carrier.nativeRead);
+    const connection = openConnection(parts, carrier.nativeRead);
     parts.dmb.clientData = this;
     this.#group = group;
     group.connections.add(connection);
@@ -349,8 +349,9 @@ export class Mover {
     }
   }
 
-  /** Brings both directions back to TCP. Settled when they are, or the connection has ended. */
+  /** Brings both directions back to TCP. Settled when they are, the connection has ended, or there is no way back. */
   async restore(): Promise<void> {
+    if (this.connection?.canGoBack === false) return;
     this.#wantsTcp = true;
     if (this.#state === 'ANNOUNCED' || this.#state === 'WATCHING') this.stay(REASONS.RESTORED);
     this.#bringBack();
@@ -386,10 +387,11 @@ export class Mover {
 
   /**
    * Brings both directions back before it returns, and takes everything off the socket. Gives the bytes that were received
-   * and not handed to the program; null when the other end did not answer in time.
+   * and not handed to the program; null when the other end did not answer in time, or there is no way back.
    */
   bringBackNow(reason: Reason, timeoutMs: number): Buffer | null {
     if (this.leave(reason)) return Buffer.alloc(0);
+    if (this.connection?.canGoBack === false) return null;
     const carrier = this.#carrier as Carrier;
     carrier.isHolding = true;
     this.#wantsTcp = true;

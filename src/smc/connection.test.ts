@@ -1,56 +1,10 @@
+/** What holds for a connection whatever its layout, and whatever its device. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LoopbackFabric } from '../devices/loopback/index.ts';
-import type { Client, Dmb, RemoteDmb } from '../ism/index.ts';
-import { Connection } from './connection.ts';
-import { PeerFault } from './errors.ts';
-import { FLAG, HEAD_BYTES, WORD } from './head.ts';
-import { CLOSE, STATE_NAMES } from './states.ts';
-
-const nobody: Client = { name: 'test', addDevice() {}, removeDevice() {}, handleSignal() {}, handleEvent() {} };
-const RING_BYTES = 256;
-
-interface End {
-  readonly connection: Connection;
-  readonly dmb: Dmb;
-  /** The peer's DMB. */
-  readonly remote: RemoteDmb;
-}
-
-async function connect(): Promise<readonly [End, End]> {
-  const fabric = new LoopbackFabric();
-  const [a, b] = [fabric.createDevice(), fabric.createDevice()];
-  const lengthBytes = HEAD_BYTES + RING_BYTES;
-  const dmbA = await a.registerDmb({ peer: b.gid, lengthBytes, client: nobody });
-  const dmbB = await b.registerDmb({ peer: a.gid, lengthBytes, client: nobody });
-  const [remoteB, remoteA] = [await a.attachDmb(dmbB.token), await b.attachDmb(dmbA.token)];
-  return [
-    {
-      connection: new Connection({ device: a, dmb: dmbA, remote: remoteB, layout: 'isthmus' }, 0),
-      dmb: dmbA,
-      remote: remoteB,
-    },
-    {
-      connection: new Connection({ device: b, dmb: dmbB, remote: remoteA, layout: 'isthmus' }, 0),
-      dmb: dmbB,
-      remote: remoteA,
-    },
-  ];
-}
-
-function look(...ends: readonly End[]): void {
-  for (const { connection } of ends) connection.look();
-}
-
-async function moved(): Promise<readonly [End, End]> {
-  const [a, b] = await connect();
-  for (const { connection } of [a, b]) connection.in.arm();
-  look(a, b);
-  for (const { connection } of [a, b]) connection.out.cut(0);
-  look(a, b);
-  return [a, b];
-}
+import { eventually } from '../testing/index.ts';
+import { DEVICES, DMB_BYTES, type End, LAYOUTS, look, moved, takeAll } from './connection.test.helper.ts';
+import { CLOSE, type CloseState, STATE_NAMES } from './states.ts';
 
 test('every state of closing has a row for every event, and a name', () => {
   const events = new Set(Object.keys(CLOSE.INIT));
@@ -60,185 +14,354 @@ test('every state of closing has a row for every event, and a name', () => {
   }
 });
 
-test('active and passive close', async () => {
-  const [a, b] = await moved();
-  a.connection.close(false);
-  assert.equal(a.connection.state, 'PEERCLOSEWAIT1');
-  look(b);
-  assert.equal(b.connection.state, 'APPCLOSEWAIT1');
-  b.connection.close(false);
-  assert.equal(b.connection.state, 'CLOSED');
-  look(a);
-  assert.equal(a.connection.state, 'CLOSED');
+function assertStates([a, b]: readonly [End, End], ofA: CloseState, ofB: CloseState): void {
+  assert.deepEqual([a.connection.state, b.connection.state], [ofA, ofB]);
+}
+
+/** Byte i of a stream. */
+const streamOf = (from: number, length: number) =>
+  Buffer.from(Array.from({ length }, (_, i) => ((from + i) * 31 + ((from + i) >>> 8)) & 0xff));
+
+/** Puts all of it into the ring, while the other end takes. */
+function pass(from: End, to: End, bytes: Buffer): Buffer {
+  const chunks: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    at += from.connection.out.write(bytes, at);
+    look(to);
+    chunks.push(takeAll(to));
+    look(from);
+  }
+  return Buffer.concat(chunks);
+}
+
+// --- Data, over each device ---
+
+for (const [device, makeGround] of Object.entries(DEVICES)) {
+  for (const layout of LAYOUTS) {
+    const on = `${layout} over ${device}`;
+
+    test(`${on}: bytes go both ways, round and round the rings`, async () => {
+      const ground = await makeGround();
+      const ends = await moved(layout, ground);
+      const sent = [0, 0];
+      for (let round = 0; round < 60; round++) {
+        const from = (round & 1) as 0 | 1;
+        const to = (from ^ 1) as 0 | 1;
+        const bytes = streamOf(sent[from] as number, (round * 7919 + 1) % 25_000);
+        assert.ok(pass(ends[from], ends[to], bytes).equals(bytes));
+        sent[from] = (sent[from] as number) + bytes.length;
+      }
+      for (const i of [0, 1] as const) {
+        assert.ok((sent[i] as number) > 10 * DMB_BYTES);
+        assert.equal(ends[i].connection.out.ringTotal, sent[i]);
+        assert.equal(ends[i].connection.in.ringTotal, sent[i ^ 1]);
+      }
+      await ground.close();
+    });
+
+    test(`${on}: a writer that finds no room is signalled when there is room again`, async () => {
+      const ground = await makeGround();
+      const [a, b] = await moved(layout, ground);
+      const bytes = streamOf(0, 3 * DMB_BYTES);
+      let written = a.connection.out.write(bytes);
+      assert.ok(written < DMB_BYTES && written > DMB_BYTES - 100);
+      assert.equal(a.connection.out.write(bytes, written), 0);
+      await eventually('the reader is signalled', () => b.signals.count > 0);
+      const chunks: Buffer[] = [];
+      for (const end = Date.now() + 20_000; written < bytes.length; ) {
+        assert.ok(Date.now() < end, 'the writer is not released');
+        const before = a.signals.count;
+        look(b);
+        chunks.push(takeAll(b));
+        await eventually('the writer is signalled', () => a.signals.count > before);
+        look(a);
+        written += a.connection.out.write(bytes, written);
+      }
+      look(b);
+      chunks.push(takeAll(b));
+      assert.ok(Buffer.concat(chunks).equals(bytes));
+      await ground.close();
+    });
+
+    test(`${on}: the peer's partition dies, and what it wrote before is read`, async () => {
+      const ground = await makeGround();
+      const [a, b] = await moved(layout, ground);
+      a.connection.out.write(Buffer.from('never read'));
+      b.connection.out.write(Buffer.from('last words'));
+      ground.kill();
+      look(a);
+      assert.equal(String(takeAll(a)), 'last words');
+      a.connection.in.tcpEnd();
+      assert.equal(a.connection.saidGoodbye, false);
+      assert.equal(a.connection.endsWithReset(), true);
+      a.connection.die();
+      assert.equal(a.connection.state, 'PEERABORTWAIT');
+      a.connection.out.write(Buffer.from('harmless'));
+      a.connection.close(false);
+      assert.equal(a.connection.state, 'CLOSED');
+      a.connection.release();
+      a.connection.release();
+      await ground.close();
+    });
+  }
+}
+
+test('two ends deliver every byte in order, whatever is written, taken and looked at when', async () => {
+  const action = fc.record({
+    by: fc.constantFrom(0 as const, 1 as const),
+    does: fc.constantFrom('write', 'take', 'look'),
+    size: fc.integer({ min: 1, max: 20_000 }),
+  });
+  for (const layout of LAYOUTS) {
+    await fc.assert(
+      fc.asyncProperty(fc.array(action, { maxLength: 60 }), async (actions) => {
+        const ends = await moved(layout);
+        const sent = [0, 0];
+        const got = [0, 0];
+        const take = (by: 0 | 1, max: number) => {
+          const chunk = ends[by].connection.in.take(max);
+          ends[by].connection.in.taken();
+          if (chunk === null) return;
+          const expected: Buffer = streamOf(got[by] as number, chunk.length);
+          assert.ok(chunk.equals(expected));
+          got[by] = (got[by] as number) + chunk.length;
+        };
+        for (const { by, does, size } of actions) {
+          if (does === 'write')
+            sent[by] = (sent[by] as number) + ends[by].connection.out.write(streamOf(sent[by] as number, size));
+          else if (does === 'take') take(by, size);
+          else look(ends[by]);
+        }
+        look(...ends);
+        for (const by of [0, 1] as const) while (ends[by].connection.in.canTake) take(by, 3000);
+        assert.deepEqual(got, [sent[1], sent[0]]);
+      }),
+      { numRuns: 100 },
+    );
+  }
 });
 
-test('half close from either side, then close', async () => {
-  const [a, b] = await moved();
-  a.connection.end();
-  look(b);
-  assert.deepEqual([a.connection.state, b.connection.state], ['PEERCLOSEWAIT1', 'APPCLOSEWAIT1']);
-  b.connection.end();
-  look(a);
-  assert.deepEqual([a.connection.state, b.connection.state], ['PEERCLOSEWAIT2', 'APPCLOSEWAIT2']);
-  a.connection.close(false);
-  look(b);
-  b.connection.close(false);
-  look(a);
-  assert.deepEqual([a.connection.state, b.connection.state], ['CLOSED', 'CLOSED']);
-});
+// --- The end ---
 
-test('both close at once', async () => {
-  const [a, b] = await moved();
-  a.connection.close(false);
-  b.connection.close(false);
-  look(a, b);
-  assert.deepEqual([a.connection.state, b.connection.state], ['CLOSED', 'CLOSED']);
-});
-
-test('an abort is told, and answered by the close of the program', async () => {
-  const [a, b] = await moved();
-  a.connection.close(true);
-  look(b);
-  assert.equal(b.connection.state, 'PROCESSABORT');
-  assert.equal(b.connection.endsWithReset(), true);
-  b.connection.close(false);
-  look(a);
-  assert.deepEqual([a.connection.state, b.connection.state], ['CLOSED', 'CLOSED']);
-});
-
-test('a peer that dies without a goodbye: reset if it left bytes of ours, else an end', async () => {
-  const [a, b] = await moved();
-  assert.equal(a.connection.endsWithReset(), false);
-  a.connection.out.write(Buffer.alloc(10));
-  assert.equal(a.connection.endsWithReset(), true);
-  look(b);
-  assert.equal(b.connection.in.take(100)?.length, 10);
-  look(a);
-  assert.equal(a.connection.endsWithReset(), false);
-  a.connection.die();
-  assert.equal(a.connection.state, 'PEERABORTWAIT');
-});
-
-test('words of another generation are ignored', async () => {
-  const [a, b] = await connect();
-  b.remote.storeWord(4 * WORD.GENERATION, a.dmb.generation + 1);
-  b.remote.storeWord(4 * WORD.READY, 77);
-  b.remote.storeWord(4 * WORD.FLAGS, FLAG.CLOSED);
-  b.remote.storeWord(4 * WORD.NEWS, 99);
-  a.connection.look();
-  assert.equal(a.connection.state, 'ACTIVE');
-  assert.equal(a.connection.out.state, 'TCP');
-});
-
-for (const [what, words] of [
-  ['READY of an epoch to come', [['READY', 2]]],
-  ['more consumed than was produced', [['CONSUMED', 1]]],
-  [
-    'a cut that lies in the past',
-    [
-      ['CUT_AT_LOW', -1],
-      ['CUT_AT_HIGH', -1],
-      ['CUT', 1],
-    ],
-  ],
-] as const) {
-  test(`a peer that says ${what} is at fault`, async () => {
-    const [a, b] = await connect();
-    a.connection.in.tcpBytes(Buffer.alloc(5));
-    a.connection.in.arm();
+for (const layout of LAYOUTS) {
+  test(`${layout}: active and passive close`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.close(false);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'ACTIVE');
     look(b);
-    for (const [word, value] of [...words, ['NEWS', 99]] as const) b.remote.storeWord(4 * WORD[word], value);
-    if (what.startsWith('a cut')) {
-      // 2^64 - 1 is no past, but a number that never comes: the connection waits for it, and its end is missed bytes.
-      a.connection.look();
-      assert.throws(() => a.connection.in.tcpEnd(), PeerFault);
-    } else {
-      assert.throws(() => a.connection.look(), PeerFault);
-    }
+    assertStates(ends, 'PEERCLOSEWAIT1', 'APPCLOSEWAIT1');
+    assert.deepEqual([a.connection.peerReads, b.connection.peerReads], [true, false]);
+    b.connection.close(false);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'CLOSED');
+    look(a);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+    assert.deepEqual([a.connection.endsWithReset(), b.connection.endsWithReset()], [false, false]);
+  });
+
+  test(`${layout}: half close, and data the other way after it`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.out.write(Buffer.from('question'));
+    a.connection.end();
+    assert.equal(a.connection.out.isMoved, false);
+    look(b);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'APPCLOSEWAIT1');
+    assert.equal(b.connection.saidGoodbye, true);
+    assert.equal(String(takeAll(b)), 'question');
+    b.connection.out.write(Buffer.from('answer'));
+    look(a);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'APPCLOSEWAIT1');
+    assert.equal(String(takeAll(a)), 'answer');
+    b.connection.close(false);
+    look(a);
+    assertStates(ends, 'APPFINCLOSEWAIT', 'PEERFINCLOSEWAIT');
+    a.connection.close(false);
+    look(b);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: half close from either side, then close`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.end();
+    look(b);
+    b.connection.end();
+    look(a);
+    assertStates(ends, 'PEERCLOSEWAIT2', 'APPCLOSEWAIT2');
+    a.connection.close(false);
+    look(b);
+    assertStates(ends, 'PEERCLOSEWAIT2', 'APPCLOSEWAIT2');
+    b.connection.close(false);
+    look(a);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: both finish sending at once`, async () => {
+    const ends = await moved(layout);
+    for (const { connection } of ends) connection.end();
+    look(...ends);
+    assertStates(ends, 'PEERCLOSEWAIT2', 'PEERCLOSEWAIT2');
+    for (const { connection } of ends) connection.close(false);
+    look(...ends);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: both close at once`, async () => {
+    const ends = await moved(layout);
+    for (const { connection } of ends) connection.close(false);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'PEERCLOSEWAIT1');
+    look(...ends);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: what was written before the close is read after it`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.out.write(Buffer.from('the rest'));
+    a.connection.close(false);
+    look(b);
+    assert.equal(b.connection.state, 'APPCLOSEWAIT1');
+    assert.equal(String(takeAll(b)), 'the rest');
+    assert.equal(b.connection.endsWithReset(), false);
+  });
+
+  test(`${layout}: closing again says nothing again`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.close(false);
+    a.connection.close(true);
+    look(b);
+    assertStates(ends, 'PEERCLOSEWAIT1', 'APPCLOSEWAIT1');
+    assert.equal(b.connection.endsWithReset(), false);
+  });
+
+  test(`${layout}: the link group is terminated on both sides`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    for (const { connection } of ends) connection.die();
+    assertStates(ends, 'PEERABORTWAIT', 'PEERABORTWAIT');
+    look(a);
+    assertStates(ends, 'CLOSED', 'PEERABORTWAIT');
+    b.connection.close(false);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: the link group is terminated, and the peer hears of it here`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    a.connection.die();
+    look(b);
+    assertStates(ends, 'PEERABORTWAIT', 'PROCESSABORT');
+    assert.equal(b.connection.endsWithReset(), true);
+    b.connection.close(false);
+    look(a);
+    assertStates(ends, 'CLOSED', 'CLOSED');
+  });
+
+  test(`${layout}: our own device has gone`, async () => {
+    const ends = await moved(layout);
+    const [a, b] = ends;
+    await a.device.close();
+    assert.ok(a.connection.out.write(Buffer.from('nobody reads it')) > 0);
+    a.connection.die();
+    look(a, b);
+    assertStates(ends, 'PEERABORTWAIT', 'ACTIVE');
+    assert.equal(b.connection.in.canTake, false);
+    a.connection.close(true);
+    a.connection.release();
+    assertStates(ends, 'CLOSED', 'ACTIVE');
+  });
+
+  test(`${layout}: a peer that dies without a goodbye ends the stream, if it had taken all`, async () => {
+    const [a, b] = await moved(layout);
+    assert.equal(a.connection.endsWithReset(), false);
+    a.connection.out.write(Buffer.alloc(10));
+    assert.equal(a.connection.endsWithReset(), true);
+    look(b);
+    assert.equal(takeAll(b).length, 10);
+    b.connection.out.write(Buffer.from('with it goes how far b has read'));
+    look(a);
+    assert.equal(a.connection.endsWithReset(), false);
   });
 }
 
-test('whatever a peer writes into whatever word: a fault of the peer or bytes of its ring, nothing else', async () => {
-  const word = fc.constantFrom(...Object.values(WORD), 13, 14, 15);
-  const value = fc.oneof(fc.integer({ min: -3, max: 600 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
-  const step = fc.oneof(
-    { weight: 5, arbitrary: fc.tuple(fc.constant('store' as const), word, value) },
-    { weight: 3, arbitrary: fc.tuple(fc.constant('look' as const)) },
-    { weight: 2, arbitrary: fc.tuple(fc.constant('take' as const)) },
-    { weight: 1, arbitrary: fc.tuple(fc.constant('tcp' as const), fc.integer({ min: 1, max: 50 })) },
-    { weight: 1, arbitrary: fc.tuple(fc.constant('write' as const), fc.integer({ min: 1, max: 400 })) },
-    {
-      weight: 1,
-      arbitrary: fc.constantFrom(
-        ['arm'] as const,
-        ['retract'] as const,
-        ['back'] as const,
-        ['cut'] as const,
-        ['end'] as const,
-        ['tcpEnd'] as const,
-        ['close'] as const,
-        ['die'] as const,
-      ),
-    },
-  );
-  await fc.assert(
-    fc.asyncProperty(fc.boolean(), fc.array(step, { maxLength: 60, size: 'max' }), async (isMoved, steps) => {
-      const [victim, attacker] = isMoved ? await moved() : await connect();
-      const { connection } = victim;
-      let taken = 0;
-      try {
-        for (const one of steps) {
-          switch (one[0]) {
-            case 'store':
-              attacker.remote.storeWord(4 * one[1], one[2]);
-              break;
-            case 'look':
-              connection.look();
-              break;
-            case 'take': {
-              const bytes = connection.in.take(1000);
-              connection.in.taken();
-              assert.ok(bytes === null || bytes.length <= RING_BYTES + 50 * steps.length);
-              taken += bytes?.length ?? 0;
-              break;
-            }
-            case 'tcp':
-              connection.in.tcpBytes(Buffer.alloc(one[1]));
-              break;
-            case 'write':
-              if (connection.out.isMoved) assert.ok(connection.out.write(Buffer.alloc(one[1])) <= RING_BYTES);
-              break;
-            case 'arm':
-              connection.in.arm();
-              break;
-            case 'retract':
-              connection.in.retract();
-              break;
-            case 'back':
-              connection.out.back();
-              break;
-            case 'cut':
-              if (connection.out.mayCut) connection.out.cut(0);
-              break;
-            case 'end':
-              connection.end();
-              break;
-            case 'tcpEnd':
-              connection.in.tcpEnd();
-              break;
-            case 'close':
-              assert.doesNotThrow(() => connection.close(false));
-              break;
-            case 'die':
-              assert.doesNotThrow(() => connection.die());
-              break;
-          }
-        }
-      } catch (error) {
-        if (!(error instanceof PeerFault)) throw error;
-      }
-      assert.ok(taken < 1e6);
-    }),
-    { numRuns: 3000 },
-  );
-});
+// --- Aborts, in every state ---
+
+type Step = `${'a' | 'b'} ${'end' | 'close'}`;
+
+/** How `a` comes into a state, and the states of both after either of them aborts there. */
+const ABORTS: readonly {
+  readonly steps: readonly Step[];
+  readonly state: CloseState;
+  readonly afterB: CloseState;
+  readonly afterA: readonly [CloseState, CloseState];
+  /** The state of `a` when it has aborted and b has closed. */
+  readonly last?: CloseState;
+}[] = [
+  { steps: [], state: 'ACTIVE', afterB: 'PROCESSABORT', afterA: ['PEERCLOSEWAIT1', 'PROCESSABORT'] },
+  { steps: ['a end'], state: 'PEERCLOSEWAIT1', afterB: 'PROCESSABORT', afterA: ['PEERCLOSEWAIT1', 'PROCESSABORT'] },
+  { steps: ['a close'], state: 'PEERCLOSEWAIT1', afterB: 'CLOSED', afterA: ['PEERCLOSEWAIT1', 'APPCLOSEWAIT1'] },
+  {
+    steps: ['a end', 'b end'],
+    state: 'PEERCLOSEWAIT2',
+    afterB: 'PROCESSABORT',
+    afterA: ['PEERCLOSEWAIT2', 'CLOSED'],
+    last: 'PEERCLOSEWAIT2', // b had finished when the abort came, and has no more to say; as in Linux
+  },
+  {
+    steps: ['a end', 'b end', 'a close'],
+    state: 'PEERCLOSEWAIT2',
+    afterB: 'CLOSED',
+    afterA: ['PEERCLOSEWAIT2', 'APPCLOSEWAIT2'],
+  },
+  { steps: ['b end'], state: 'APPCLOSEWAIT1', afterB: 'PROCESSABORT', afterA: ['PEERFINCLOSEWAIT', 'PROCESSABORT'] },
+  { steps: ['b end', 'a end'], state: 'APPCLOSEWAIT2', afterB: 'CLOSED', afterA: ['PEERFINCLOSEWAIT', 'PROCESSABORT'] },
+  { steps: ['a end', 'b close'], state: 'APPFINCLOSEWAIT', afterB: 'PROCESSABORT', afterA: ['CLOSED', 'CLOSED'] },
+  {
+    steps: ['b end', 'a close'],
+    state: 'PEERFINCLOSEWAIT',
+    afterB: 'CLOSED',
+    afterA: ['PEERFINCLOSEWAIT', 'APPFINCLOSEWAIT'],
+  },
+];
+
+async function bring(layout: (typeof LAYOUTS)[number], steps: readonly Step[]): Promise<readonly [End, End]> {
+  const ends = await moved(layout);
+  for (const step of steps) {
+    const { connection } = step.startsWith('a') ? ends[0] : ends[1];
+    if (step.endsWith('end')) connection.end();
+    else connection.close(false);
+    look(...ends);
+  }
+  return ends;
+}
+
+for (const layout of LAYOUTS) {
+  for (const { steps, state, afterB, afterA, last = 'CLOSED' } of ABORTS) {
+    const there = `in ${state} after ${steps.join(', ') || 'nothing'}`;
+
+    test(`${layout}: the peer aborts ${there}`, async () => {
+      const [a, b] = await bring(layout, steps);
+      assert.equal(a.connection.state, state);
+      // An end that has closed can abort only with its link group.
+      if (steps.includes('b close')) b.connection.die();
+      else b.connection.close(true);
+      look(a);
+      assert.equal(a.connection.state, afterB);
+      assert.equal(a.connection.endsWithReset(), true);
+      a.connection.close(false);
+      assert.equal(a.connection.state, 'CLOSED');
+    });
+
+    test(`${layout}: we abort ${there}`, async () => {
+      const ends = await bring(layout, steps);
+      ends[0].connection.close(true);
+      look(...ends);
+      assertStates(ends, ...afterA);
+      ends[1].connection.close(false);
+      look(...ends);
+      assertStates(ends, last, 'CLOSED');
+    });
+  }
+}

@@ -1,16 +1,14 @@
 /**
  * One SMC-D connection: its two directions, its state, and the DMBs it owns. A thin shell: what to do with a word of the peer is
- * decided by tables (handover/, states.ts), and what to do with a socket by whoever holds one (net/).
+ * decided by its layout (layout.ts) and by the table of its end (closing.ts), and what to do with a socket by whoever holds one (net/).
  */
 import type { Device, Dmb, RemoteDmb } from '../ism/index.ts';
-import { PeerFault } from './errors.ts';
-import { FLAG, WORD } from './head.ts';
-import { Inbound } from './inbound.ts';
-import type { Layout } from './negotiation.ts';
-import { Outbound } from './outbound.ts';
-import { CLOSE, type CloseAction, type CloseEvent, type CloseState } from './states.ts';
-import { step } from './table.ts';
-import { Words } from './words.ts';
+import { KernelLayout } from './cdc/layout.ts';
+import { closed, happened, type Next, OPENING, peerReads, peerSaid, saidGoodbye } from './closing.ts';
+import { FLAG } from './head.ts';
+import { IsthmusLayout } from './isthmus-layout.ts';
+import type { InboundHalf, Layout, LayoutName, OutboundHalf } from './layout.ts';
+import type { CloseState } from './states.ts';
 
 /** What a connection needs: one DMB of each end. Made by the handshake. */
 export interface ConnectionParts {
@@ -19,40 +17,55 @@ export interface ConnectionParts {
   readonly dmb: Dmb;
   /** The peer's; we write there. */
   readonly remote: RemoteDmb;
-  /** Of the heads of both. */
-  readonly layout: Layout;
+  /** What both ends have agreed to have in them. */
+  readonly layout: LayoutName;
+}
+
+/** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
+export function openConnection(parts: ConnectionParts, tcpBytesRead: number): Connection {
+  const { dmb, remote } = parts;
+  switch (parts.layout) {
+    case 'isthmus':
+      return new Connection(parts, new IsthmusLayout(dmb, remote, tcpBytesRead));
+    case 'kernel':
+      return new Connection(parts, new KernelLayout(dmb, remote));
+    default:
+      return parts.layout satisfies never;
+  }
 }
 
 export class Connection {
-  readonly in: Inbound;
-  readonly out: Outbound;
+  readonly in: InboundHalf;
+  readonly out: OutboundHalf;
   readonly #parts: ConnectionParts;
-  readonly #words: Words;
-  #state: CloseState = 'INIT';
-  #peerFlags = 0;
-  #finalSent = false;
+  readonly #layout: Layout;
+  #closing = happened(OPENING, 'established').closing;
   #released = false;
 
-  /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
-  constructor(parts: ConnectionParts, tcpBytesRead: number) {
+  /** Use openConnection. */
+  constructor(parts: ConnectionParts, layout: Layout) {
     this.#parts = parts;
-    this.#words = new Words(parts.dmb, parts.remote);
-    this.in = new Inbound(parts.dmb, this.#words, tcpBytesRead);
-    this.out = new Outbound(parts.remote, this.#words);
-    this.#event('established');
+    this.#layout = layout;
+    this.in = layout.in;
+    this.out = layout.out;
   }
 
   get state(): CloseState {
-    return this.#state;
+    return this.#closing.state;
   }
 
   get device(): Device {
     return this.#parts.device;
   }
 
-  /** The peer will not read anything that we put into its ring from now on. */
+  /** Whether a direction that has moved can come back to TCP: not in the kernel's layout. */
+  get canGoBack(): boolean {
+    return this.#layout.canGoBack;
+  }
+
+  /** False once the peer will not read anything that we put into its ring. */
   get peerReads(): boolean {
-    return (this.#peerFlags & (FLAG.CLOSED | FLAG.ABNORMAL_CLOSE)) === 0;
+    return peerReads(this.#closing);
   }
 
   /**
@@ -60,50 +73,40 @@ export class Connection {
    * connection is to be failed.
    */
   look(): boolean {
-    if (!this.#words.isValid) return false;
-    if (!this.#words.takeNews()) {
-      this.out.lookAtRing();
-      this.in.lookAtRing();
-      return false;
-    }
-    // Flags first: an end that is seen here comes with cursors that are seen below.
-    const flags = this.#words.load(WORD.FLAGS);
-    this.out.look();
-    this.in.look();
-    const news = flags & ~this.#peerFlags;
-    this.#peerFlags |= flags & (FLAG.SENDING_DONE | FLAG.CLOSED | FLAG.ABNORMAL_CLOSE);
-    if (news & FLAG.SENDING_DONE) this.#event('peerDone');
-    if (news & FLAG.CLOSED) this.#event(this.#finalSent ? 'peerClosedLast' : 'peerClosed');
-    if (news & FLAG.ABNORMAL_CLOSE) this.#event(this.#finalSent ? 'peerAbortedLast' : 'peerAborted');
+    const flags = this.#layout.look();
+    if (flags === null) return false;
+    this.#closing = peerSaid(this.#closing, flags);
     return true;
   }
 
   /** The program has finished sending; to be called before the FIN. */
   end(): void {
     this.out.end();
-    this.#event('shutdownWrite');
+    this.#goOn(happened(this.#closing, 'shutdownWrite'));
   }
 
   /**
    * The program has closed; to be called before TCP is closed.
-   * @param aborted what the peer sent is thrown away, or the program wants a reset
+   * @param isAbort what the peer sent is thrown away, or the program wants a reset
    */
-  close(aborted: boolean): void {
-    if (this.#finalSent) return;
+  close(isAbort: boolean): void {
     this.out.end();
-    this.#aborted = aborted;
-    this.#event(this.peerReads ? 'close' : 'closeLast');
+    this.#goOn(closed(this.#closing, isAbort));
   }
-  #aborted = false;
 
   /** Device, link group or peer have died. */
   die(): void {
-    this.#event('groupDied');
+    this.#goOn(happened(this.#closing, 'groupDied'));
+  }
+
+  #goOn({ closing, raise }: Next): void {
+    this.#closing = closing;
+    if (raise !== 0) this.out.raise(raise);
   }
 
   /** Whether the peer has announced an end in the DMB. */
   get saidGoodbye(): boolean {
-    return (this.#peerFlags & (FLAG.SENDING_DONE | FLAG.CLOSED | FLAG.ABNORMAL_CLOSE)) !== 0;
+    return saidGoodbye(this.#closing);
   }
 
   /**
@@ -111,7 +114,7 @@ export class Connection {
    * TCP would have sent a reset if bytes of ours had been left unread, and the kernel knows nothing of those in the ring.
    */
   endsWithReset(): boolean {
-    if ((this.#peerFlags & FLAG.ABNORMAL_CLOSE) !== 0) return true;
+    if ((this.#closing.peerFlags & FLAG.ABNORMAL_CLOSE) !== 0) return true;
     return !this.saidGoodbye && this.out.unconsumed > 0;
   }
 
@@ -122,30 +125,5 @@ export class Connection {
     const { device, dmb, remote } = this.#parts;
     device.detachDmb(remote);
     void device.unregisterDmb(dmb);
-  }
-
-  #event(event: CloseEvent): void {
-    const row = step(CLOSE, this.#state, event);
-    if ('impossible' in row) throw new PeerFault(`${event} while ${this.#state}: ${row.impossible}`);
-    this.#state = row.next;
-    for (const action of row.actions) this.#act(action);
-  }
-
-  #act(action: CloseAction): void {
-    switch (action) {
-      case 'sendDone':
-        this.out.raise(FLAG.SENDING_DONE);
-        break;
-      case 'sendFinal':
-        this.#finalSent = true;
-        this.out.raise(this.#aborted ? FLAG.ABNORMAL_CLOSE : FLAG.CLOSED);
-        break;
-      case 'sendAbort':
-        this.#finalSent = true;
-        this.out.raise(FLAG.ABNORMAL_CLOSE);
-        break;
-      default:
-        action satisfies never;
-    }
   }
 }

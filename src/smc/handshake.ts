@@ -20,13 +20,13 @@ import {
 } from './clc/index.ts';
 import type { ConnectionParts } from './connection.ts';
 import { PeerFault } from './errors.ts';
+import type { LayoutName } from './layout.ts';
 import { LinkGroup, type LinkGroups } from './link-group.ts';
 import {
   type Agreed,
   type DeviceName,
   dmbeSizeCode,
   isReason,
-  type Layout,
   layoutOf,
   makeAnswer,
   makeProposal,
@@ -45,7 +45,7 @@ export interface HandshakeContext {
   readonly devices: readonly Device[];
   readonly ueids: readonly Eid[];
   readonly seid: Eid | null;
-  readonly layouts: readonly Layout[];
+  readonly layouts: readonly LayoutName[];
   /** Of the interface of the TCP connection; null: not to be compared. */
   readonly prefixes: readonly Prefix[] | null;
   /** Is told of signals to the DMBs that are made. */

@@ -2,8 +2,8 @@
  * The head of a DMB as Isthmus uses it: sixteen aligned 32-bit words, then the ring.
  *
  * All of them are written by the one peer that may write into the DMB, and read by its owner. Native byte order: both ends are
- * on one host. It is negotiated in the vendor options of the first contact (see negotiation.ts); the layout of the kernel's CDC
- * message (32 bytes, cursors that are not aligned) cannot be stored word by word.
+ * on one host. It is negotiated in the vendor options of the first contact (see negotiation.ts). The kernel's layout, whose cursors are
+ * not aligned and which knows no hand-over, is in cdc/message.ts.
  *
  *     word | name       | written by the peer as | meaning
  *     -----+------------+------------------------+----------------------------------------------------------------------------
@@ -59,6 +59,11 @@ export const FLAG = {
   /** Closed, and bytes of ours were thrown away unread. */
   ABNORMAL_CLOSE: 0x20,
 } as const;
+
+/** A peer that has said one of these reads nothing any more ... */
+export const CLOSED_FLAGS = FLAG.CLOSED | FLAG.ABNORMAL_CLOSE;
+/** ... and one that has said one of these sends nothing any more. */
+export const END_FLAGS = FLAG.SENDING_DONE | CLOSED_FLAGS;
 
 /** How many bytes of a DMB are ring. */
 export function ringBytes(dmbLengthBytes: number): number {

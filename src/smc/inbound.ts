@@ -9,10 +9,11 @@ import { type Dmb, fence } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
 import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
+import type { InboundHalf } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
-export class Inbound {
+export class Inbound implements InboundHalf {
   readonly #dmb: Dmb;
   readonly #words: Words;
   readonly #ringBytes: number;
@@ -64,6 +65,11 @@ export class Inbound {
   /** Whether chunks of TCP are handed on as they come. */
   get isNative(): boolean {
     return !this.isFromRing && this.#state !== 'CLOSED' && this.#heldBytes === 0;
+  }
+
+  /** The end of TCP says it. */
+  get isEndSaid(): boolean {
+    return false;
   }
 
   /** Whether we are bound: from READY on we cannot walk away. */
@@ -254,10 +260,9 @@ export class Inbound {
   }
 
   #step(event: ReceiverEvent): void {
-    const row = step(RECEIVER, this.#state, event);
-    if ('impossible' in row) throw new PeerFault(`${event} while ${this.#state}: ${row.impossible}`);
-    this.#state = row.next;
-    for (const action of row.actions) this.#act(action);
+    const { next, actions } = step(RECEIVER, this.#state, event);
+    this.#state = next;
+    for (const action of actions) this.#act(action);
   }
 
   #act(action: ReceiverAction): void {

@@ -1,7 +1,7 @@
 /** Link group: what two devices share that have connections with each other; made at the first contact (net/smc/smc_core.c). */
 import type { Device, Eid, Gid } from '../ism/index.ts';
 import type { Connection } from './connection.ts';
-import type { Layout } from './negotiation.ts';
+import type { LayoutName } from './layout.ts';
 
 export class LinkGroup {
   /** Opaque to the peer, which has a number of its own; counted in steps of 256 as Linux does. */
@@ -12,10 +12,10 @@ export class LinkGroup {
   /** For people. */
   readonly peerHostName: string;
   /** Of the heads of its DMBs. */
-  readonly layout: Layout;
+  readonly layout: LayoutName;
   readonly connections = new Set<Connection>();
 
-  constructor(id: number, device: Device, peer: Gid, eid: Eid, peerHostName: string, layout: Layout) {
+  constructor(id: number, device: Device, peer: Gid, eid: Eid, peerHostName: string, layout: LayoutName) {
     this.id = id;
     this.device = device;
     this.peer = peer;

@@ -24,10 +24,8 @@ import {
   RELEASE_V21,
 } from './clc/index.ts';
 import { PeerFault } from './errors.ts';
+import type { LayoutName } from './layout.ts';
 import { REASONS, type Reason } from './reasons.ts';
-
-/** How the head of a DMB is laid out: head.ts, or as the Linux kernel does it. */
-export type Layout = 'isthmus' | 'kernel';
 
 /** Locally administered, so nobody else's. */
 const VENDOR_OUI = Buffer.from([0x02, 0x49, 0x53]);
@@ -49,7 +47,7 @@ export interface Means {
   /** Null where the machine has none, or it is disabled. */
   readonly seid: Eid | null;
   /** That can be used, the preferred one first. */
-  readonly layouts: readonly Layout[];
+  readonly layouts: readonly LayoutName[];
   /** Addresses of the interface that the TCP connection uses; null: not to be compared. */
   readonly prefixes: readonly Prefix[] | null;
 }
@@ -104,7 +102,7 @@ export interface Offer {
   /** Null when none is common. */
   readonly eid: Eid | null;
   readonly release: number;
-  readonly layout: Layout;
+  readonly layout: LayoutName;
   /** What to say when no candidate comes to anything, and gives no reason of its own. */
   readonly otherwise: Reason;
 }
@@ -182,7 +180,7 @@ export interface Agreed {
   readonly firstContact: boolean;
   readonly release: number;
   readonly featureMask: number;
-  readonly layout: Layout;
+  readonly layout: LayoutName;
 }
 
 /** What Isthmus understands. */
@@ -223,7 +221,7 @@ function makeFirstContact({ release, featureMask, layout }: Agreed, hostName: st
 }
 
 /** Which layout a first contact names. */
-export function layoutOf({ v21 }: FirstContact): Layout {
+export function layoutOf({ v21 }: FirstContact): LayoutName {
   return v21?.vendorOptions?.equals(CHOSEN_HEAD) ? 'isthmus' : 'kernel';
 }
 

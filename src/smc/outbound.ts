@@ -8,10 +8,11 @@ import { fence, type RemoteDmb } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
 import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
+import type { OutboundHalf } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
-export class Outbound {
+export class Outbound implements OutboundHalf {
   readonly #peer: RemoteDmb;
   readonly #words: Words;
   readonly #ringBytes: number;
@@ -152,10 +153,9 @@ export class Outbound {
   }
 
   #step(event: SenderEvent): void {
-    const row = step(SENDER, this.#state, event);
-    if ('impossible' in row) throw new PeerFault(`${event} while ${this.#state}: ${row.impossible}`);
-    this.#state = row.next;
-    for (const action of row.actions) this.#act(action);
+    const { next, actions } = step(SENDER, this.#state, event);
+    this.#state = next;
+    for (const action of actions) this.#act(action);
   }
 
   #act(action: SenderAction): void {

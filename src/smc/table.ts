@@ -1,3 +1,5 @@
+import { PeerFault } from './errors.ts';
+
 /**
  * State machines as data: a row for every pair of state and event, and one pure function that looks it up.
  * A pair that cannot happen is a row too, with the reason; who does it anyway broke the protocol.
@@ -22,14 +24,13 @@ export function never(impossible: string): { readonly impossible: string } {
   return { impossible };
 }
 
-export type Step<State extends string, Action extends string> =
-  | { readonly next: State; readonly actions: readonly Action[] }
-  | { readonly impossible: string };
-
+/** The next state and what is to be done. Throws PeerFault for what cannot happen. */
 export function step<State extends string, Event extends string, Action extends string>(
   table: Table<State, Event, Action>,
   state: State,
   event: Event,
-): Step<State, Action> {
-  return table[state][event];
+): { readonly next: State; readonly actions: readonly Action[] } {
+  const row = table[state][event];
+  if ('impossible' in row) throw new PeerFault(`${event} while ${state}: ${row.impossible}`);
+  return row;
 }

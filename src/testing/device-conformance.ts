@@ -216,6 +216,20 @@ const moveData = {
       assert.equal(Atomics.load(dmb.words, offset / 4), value);
     }
   },
+  'a long word is stored whole, and where it was meant to be': async (fabric) => {
+    const { dmb, remote } = await joined(fabric);
+    assert.equal(dmb.words.byteOffset % 8, 0);
+    const longs = new BigInt64Array(dmb.words.buffer, dmb.words.byteOffset, LENGTH / 8);
+    for (const [offset, value] of [
+      [0, 1n],
+      [8, -1n],
+      [LENGTH - 8, 0x0123_4567_89ab_cdefn],
+    ] as const) {
+      remote.storeLong(offset, value);
+      assert.equal(Atomics.load(longs, offset / 8), value);
+    }
+    assert.equal(Atomics.load(dmb.words, 4), 0);
+  },
   'what leaves the DMB is refused and changes nothing': async (fabric) => {
     const { dmb, remote } = await joined(fabric);
     const { lengthBytes } = dmb;
@@ -241,6 +255,9 @@ const moveData = {
     const { dmb, remote } = await joined(fabric);
     for (const offset of [1, 2, 3, -4, dmb.lengthBytes, dmb.lengthBytes + 4, 2 ** 40]) {
       assert.throws(() => remote.storeWord(offset, 1), failsWith('ERR_ISTHMUS_RANGE'));
+    }
+    for (const offset of [1, 4, -8, dmb.lengthBytes - 4, dmb.lengthBytes, 2 ** 40]) {
+      assert.throws(() => remote.storeLong(offset, 1n), failsWith('ERR_ISTHMUS_RANGE'));
     }
     assert.ok(dmb.bytes.every((byte) => byte === 0));
   },
@@ -380,6 +397,7 @@ const quarantine = {
     );
     remote.move(0, Buffer.alloc(64, 0xee));
     remote.storeWord(64, -1);
+    remote.storeLong(72, -1n);
     remote.signal();
     await aWhile();
     for (const one of later) assert.ok(one.bytes.every((byte) => byte === 0));
@@ -409,6 +427,7 @@ const quarantine = {
     fabric.b.detachDmb(remote);
     remote.move(0, Buffer.alloc(64, 0xee));
     remote.storeWord(64, -1);
+    remote.storeLong(72, -1n);
     remote.signal();
     await aWhile();
     assert.ok(dmb.bytes.every((byte) => byte === 0));

@@ -14,8 +14,8 @@ import {
 } from '../../src/smc/clc/index.ts';
 import type { HandshakeContext } from '../../src/smc/handshake.ts';
 import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
+import type { LayoutName } from '../../src/smc/layout.ts';
 import { LinkGroup } from '../../src/smc/link-group.ts';
-import type { Layout } from '../../src/smc/negotiation.ts';
 import { REASONS, type Reason } from '../../src/smc/reasons.ts';
 import { type Host, hosts, type Meeting, meet, shakeHands, variant, type Wire, wires } from './ends.ts';
 
@@ -102,9 +102,9 @@ describe('a handshake that succeeds', () => {
     [['kernel'], ['isthmus', 'kernel']],
     [['isthmus', 'kernel'], ['kernel']],
     [['kernel'], ['kernel']],
-  ] as Layout[][][]) {
+  ] as LayoutName[][][]) {
     test(`layouts ${client} and ${server}: the kernel's, also for the next connection`, async () => {
-      const ends = hosts({ layouts: client as Layout[] }, { layouts: server as Layout[] });
+      const ends = hosts({ layouts: client as LayoutName[] }, { layouts: server as LayoutName[] });
       for (let i = 0; i < 2; i++) {
         const meeting = await meet(ends.client.context, ends.server.context);
         assertConnected(meeting);
@@ -585,7 +585,7 @@ describe('what cannot be trusted ends the connection', () => {
 
 test('whatever two ends have, they agree: both have the connection, or none has', async () => {
   const eids = fc.subarray([...UEIDS, 'ISTHMUS' as Eid]);
-  const layouts = fc.constantFrom<Layout[]>(['isthmus'], ['kernel'], ['isthmus', 'kernel']);
+  const layouts = fc.constantFrom<LayoutName[]>(['isthmus'], ['kernel'], ['isthmus', 'kernel']);
   const end = fc.record({
     ueids: eids.map((list) => list.slice(0, 4)),
     seid: fc.constantFrom(null, SEID),

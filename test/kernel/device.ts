@@ -84,6 +84,7 @@ export class KernelDevice implements Device {
       bytes: null,
       move: nothing,
       storeWord: nothing,
+      storeLong: nothing,
       signal: nothing,
     };
     this.#attached.add(remote);

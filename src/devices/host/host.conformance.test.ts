@@ -1,50 +1,10 @@
-import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
-import { type Device, randomGid, virtualChid } from '../../ism/index.ts';
-import { createPipe, packetSocketPair, testDoorbell } from '../../os/index.ts';
-import { type DeviceFabric, deviceConformance, deviceTests, eventually } from '../../testing/index.ts';
-import { HostDevice } from './index.ts';
-
-/** What the fabric does. */
-function introduce(one: HostDevice, other: HostDevice): void {
-  const [channelOne, channelOther] = packetSocketPair();
-  const [toOne, toOther] = [createPipe(), createPipe()];
-  one.addPair({ peer: other.gid, channelFd: channelOne, wakeFd: toOne.readFd, ringFd: toOther.writeFd });
-  other.addPair({ peer: one.gid, channelFd: channelOther, wakeFd: toOther.readFd, ringFd: toOne.writeFd });
-}
-
-function makeFabric(access: 'mapped' | 'store', busyPollUs: number) {
-  return async (): Promise<DeviceFabric> => {
-    await testDoorbell();
-    const before = readdirSync('/proc/self/fd').length;
-    const chid = virtualChid(1);
-    const device = () => new HostDevice({ gid: randomGid(), chid, access, busyPollUs, maxDmbs: 300 });
-    const [a, b, stranger] = [device(), device(), device()];
-    introduce(a, b);
-    introduce(a, stranger);
-    introduce(b, stranger);
-    assert.ok((await a.queryRemoteGid(b.gid)) && (await b.queryRemoteGid(a.gid)));
-    return {
-      a,
-      b,
-      stranger,
-      // What a kill does: all descriptors are closed, nothing is said.
-      abandon: (device: Device) => {
-        const host = device as HostDevice;
-        for (const peer of host.peers) host.endPair(peer, 'abandoned');
-      },
-      async close() {
-        for (const device of [a, b, stranger]) await device.close();
-        await eventually('all descriptors are closed', () => readdirSync('/proc/self/fd').length === before);
-      },
-    };
-  };
-}
+import { deviceConformance, deviceTests } from '../../testing/index.ts';
+import { makeHostFabric } from './host.test.helper.ts';
 
 for (const busyPollUs of [0, 200]) {
   const how = busyPollUs === 0 ? 'sleeping' : 'polling';
-  deviceConformance(`host, mapped, ${how}`, makeFabric('mapped', busyPollUs), {
+  deviceConformance(`host, mapped, ${how}`, makeHostFabric('mapped', busyPollUs), {
     deviations: [{ test: deviceTests.isolation['a peer cannot read'], reason: 'a mapping can be read' }],
   });
-  deviceConformance(`host, store, ${how}`, makeFabric('store', busyPollUs));
+  deviceConformance(`host, store, ${how}`, makeHostFabric('store', busyPollUs));
 }

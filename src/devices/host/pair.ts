@@ -476,7 +476,7 @@ export class Pair implements PolledPair {
     const { token, index, generation, piece, offset, lengthBytes } = message;
     const memory = this.#peerPieces[piece];
     if (memory === undefined) throw broken(`a DMB in piece ${piece}, which is not there`);
-    if (lengthBytes !== slotBytes(lengthBytes) || offset % 4 !== 0 || offset + lengthBytes > memory.lengthBytes) {
+    if (lengthBytes !== slotBytes(lengthBytes) || offset % 8 !== 0 || offset + lengthBytes > memory.lengthBytes) {
       throw broken(`a DMB of ${lengthBytes} bytes at ${offset}`);
     }
     if (index === CHANNEL_INDEX || index >= SIGNAL_CAPACITY || generation === 0)

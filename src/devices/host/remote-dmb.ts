@@ -1,5 +1,5 @@
 /** The writer's end of a peer's DMB, in the two ways there are: copying into a mapping, and storing through a descriptor. */
-import { isInRange, outOfRange, type RemoteDmb, storeInOrder, type Token } from '../../ism/index.ts';
+import { isInRange, isWordInRange, outOfRange, type RemoteDmb, storeInOrder, type Token } from '../../ism/index.ts';
 import { store } from '../../os/index.ts';
 
 export interface RemoteDmbPlace {
@@ -35,6 +35,7 @@ abstract class HostRemoteDmb implements RemoteDmb {
   abstract readonly bytes: Buffer | null;
   protected abstract put(offset: number, data: Uint8Array): void;
   protected abstract putWord(offset: number, value: number): void;
+  protected abstract putLong(offset: number, value: bigint): void;
 
   move(offset: number, data: Uint8Array): void {
     if (!isInRange(this.lengthBytes, offset, data.length)) throw outOfRange(offset, data.length, this.lengthBytes);
@@ -42,8 +43,13 @@ abstract class HostRemoteDmb implements RemoteDmb {
   }
 
   storeWord(offset: number, value: number): void {
-    if (!isInRange(this.lengthBytes, offset, 4) || offset % 4 !== 0) throw outOfRange(offset, 4, this.lengthBytes);
+    if (!isWordInRange(this.lengthBytes, offset, 4)) throw outOfRange(offset, 4, this.lengthBytes);
     if (this.live) this.putWord(offset, value);
+  }
+
+  storeLong(offset: number, value: bigint): void {
+    if (!isWordInRange(this.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
+    if (this.live) this.putLong(offset, value);
   }
 
   signal(): void {
@@ -54,11 +60,13 @@ abstract class HostRemoteDmb implements RemoteDmb {
 export class MappedRemoteDmb extends HostRemoteDmb {
   readonly bytes: Buffer;
   readonly #words: Int32Array;
+  readonly #longs: BigInt64Array;
 
   constructor(place: RemoteDmbPlace, sink: SignalSink, memory: ArrayBuffer) {
     super(place, sink);
     this.bytes = Buffer.from(memory, place.offset, place.lengthBytes);
     this.#words = new Int32Array(memory, place.offset, place.lengthBytes / 4);
+    this.#longs = new BigInt64Array(memory, place.offset, place.lengthBytes / 8);
   }
 
   protected put(offset: number, data: Uint8Array): void {
@@ -67,6 +75,10 @@ export class MappedRemoteDmb extends HostRemoteDmb {
 
   protected putWord(offset: number, value: number): void {
     storeInOrder(this.#words, offset >> 2, value);
+  }
+
+  protected putLong(offset: number, value: bigint): void {
+    Atomics.store(this.#longs, offset >> 3, value);
   }
 }
 
@@ -89,9 +101,14 @@ export class StoredRemoteDmb extends HostRemoteDmb {
   protected putWord(offset: number, value: number): void {
     this.#memory.storeWord(this.#offset + offset, value);
   }
+
+  protected putLong(offset: number, value: bigint): void {
+    this.#memory.storeLong(this.#offset + offset, value);
+  }
 }
 
 const word = Buffer.alloc(4);
+const long = Buffer.alloc(8);
 
 /**
  * Memory of a peer that is written through its descriptor. Nothing is thrown: whoever made it can see to it at any time that it takes
@@ -118,5 +135,11 @@ export class StoredMemory {
   storeWord(offset: number, value: number): void {
     word.writeInt32LE(value, 0);
     this.store(word, offset);
+  }
+
+  /** As storeWord: the kernel copies eight aligned bytes in one piece. */
+  storeLong(offset: number, value: bigint): void {
+    long.writeBigInt64LE(value, 0);
+    this.store(long, offset);
   }
 }

@@ -17,6 +17,7 @@ import {
   IsmError,
   type IsmEvent,
   isInRange,
+  isWordInRange,
   outOfRange,
   type RemoteDmb,
   randomGid,
@@ -47,6 +48,7 @@ class LoopbackDmb implements Dmb {
   readonly lengthBytes: number;
   readonly bytes: Buffer;
   readonly words: Int32Array;
+  readonly longs: BigInt64Array;
   readonly client: Client;
   readonly owner: LoopbackDevice;
   clientData: unknown;
@@ -61,9 +63,10 @@ class LoopbackDmb implements Dmb {
     this.peer = request.peer;
     this.client = request.client;
     this.lengthBytes = request.lengthBytes;
-    const memory = new ArrayBuffer((request.lengthBytes + 3) & ~3);
+    const memory = new ArrayBuffer((request.lengthBytes + 7) & ~7);
     this.bytes = Buffer.from(memory, 0, request.lengthBytes);
     this.words = new Int32Array(memory);
+    this.longs = new BigInt64Array(memory);
   }
 }
 
@@ -97,8 +100,13 @@ class LoopbackRemoteDmb implements RemoteDmb {
   }
 
   storeWord(offset: number, value: number): void {
-    if (!isInRange(this.#dmb.lengthBytes, offset, 4) || offset % 4 !== 0) throw outOfRange(offset, 4, this.lengthBytes);
+    if (!isWordInRange(this.#dmb.lengthBytes, offset, 4)) throw outOfRange(offset, 4, this.lengthBytes);
     if (this.attached) Atomics.store(this.#dmb.words, offset / 4, value);
+  }
+
+  storeLong(offset: number, value: bigint): void {
+    if (!isWordInRange(this.#dmb.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
+    if (this.attached) Atomics.store(this.#dmb.longs, offset / 8, value);
   }
 
   signal(): void {

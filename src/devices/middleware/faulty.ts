@@ -8,6 +8,7 @@ export const FAULTS = [
   'moves are off by one',
   'moves are not checked',
   'words are torn',
+  'long words are torn',
   'strangers may write',
   'tokens live on after unregistering',
   'DMBs are not zeroed',
@@ -97,6 +98,11 @@ export class FaultyDevice implements Device {
         if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
         else remote.storeWord(offset, value);
       },
+      storeLong: (offset, value) => {
+        if (fault === 'long words are torn' && offset % 8 === 0)
+          remote.storeWord(offset, Number(BigInt.asIntN(32, value)));
+        else remote.storeLong(offset, value);
+      },
       signal: () => {
         if (fault === 'every fifth signal is dropped' && ++this.#signals % 5 === 0) return;
         if (fault === 'signals are delivered inside the call' && dmb) dmb.client.handleSignal(this, dmb);
@@ -149,6 +155,7 @@ function stolen(dmb: Dmb): RemoteDmb {
     bytes: dmb.bytes,
     move: (offset, data) => dmb.bytes.set(data, offset),
     storeWord: (offset, value) => void Atomics.store(dmb.words, offset / 4, value),
+    storeLong: (offset, value) => void dmb.bytes.writeBigInt64LE(value, offset),
     signal() {},
   };
 }

@@ -1,0 +1,88 @@
+/**
+ * What a connection needs of the layout of its two DMBs, and who holds a socket of a connection. There are two layouts: Isthmus' own
+ * (isthmus-layout.ts), whose directions hand over between TCP and ring, and the kernel's (cdc/), where both are in the ring from the
+ * first byte to the last.
+ *
+ * Whatever reads words of the peer throws PeerFault when they break a rule: then the connection is to be failed.
+ */
+import type { ReceiverState } from './handover/receiver.ts';
+import type { SenderState } from './handover/sender.ts';
+
+export type LayoutName = 'isthmus' | 'kernel';
+
+export interface Layout {
+  readonly in: InboundHalf;
+  readonly out: OutboundHalf;
+  /** Whether a direction that has moved can come back to TCP. */
+  readonly canGoBack: boolean;
+  /** Reads what the peer has stored. Gives its flags (FLAG), or null when no more than cursors have moved. */
+  look(): number | null;
+}
+
+/** The receiving half: one stream of bytes, from TCP and from our ring, in the order they were sent. */
+export interface InboundHalf {
+  readonly state: ReceiverState;
+  /** Whether the next byte is in the ring. */
+  readonly isFromRing: boolean;
+  /** Whether chunks of TCP are handed on as they come. */
+  readonly isNative: boolean;
+  /** Whether we are bound: from then on we cannot walk away. */
+  readonly isBound: boolean;
+  /** Whether bytes of TCP wait behind the ring: nothing more of it is to be read then. */
+  readonly holdsTcp: boolean;
+  /** Bytes that came through the ring. */
+  readonly ringTotal: number;
+  /** Bytes in the ring and held, as far as they were seen. */
+  readonly unread: number;
+  /** Whether `take` would give something. */
+  readonly canTake: boolean;
+  /** Whether the peer has said in the DMB that nothing follows what was seen, so that the end of TCP need not be waited for. */
+  readonly isEndSaid: boolean;
+  /** Offers the next epoch to the sender, where there is something to offer. */
+  arm(): void;
+  /** Asks the sender to come back, or to forget the offer. */
+  retract(): void;
+  /** Reads what the peer has stored. */
+  look(): void;
+  /**
+   * A chunk that TCP brought. Gives the part to be handed on now, or null: the rest is held for `take`.
+   * Throws PeerFault for a byte that has no business on TCP.
+   */
+  tcpBytes(chunk: Buffer): Buffer | null;
+  /** Copies what is held: the caller is going to use its buffer again. */
+  ownHeld(): void;
+  /** The sender said by other means that it will never cut. */
+  neverCut(): void;
+  /** TCP has ended, by FIN or by error. What was promised is read first; afterwards only `take` gives bytes. */
+  tcpEnd(): void;
+  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
+  take(max: number): Buffer | null;
+  /** To be called after `take`, once what was taken is handed on. */
+  taken(): void;
+}
+
+/** The sending half: whether our bytes go on TCP or into the peer's ring, and the way into the ring. */
+export interface OutboundHalf {
+  readonly state: SenderState;
+  /** Whether bytes go through `write`. */
+  readonly isMoved: boolean;
+  /** Whether the receiver honours a cut now. */
+  readonly mayCut: boolean;
+  /** Bytes in the peer's ring that the peer has not taken, as far as it said. */
+  readonly unconsumed: number;
+  /** Bytes that went through the ring. */
+  readonly ringTotal: number;
+  /** @param tcpBytesWritten bytes given to TCP since the connection began, those that still wait in this process included */
+  cut(tcpBytesWritten: number): void;
+  /** The way back to TCP, to be called before the first byte there. Where there is none it is for a peer that reads no more. */
+  back(): void;
+  /** Our end of stream, to be called before the FIN, after the last write. */
+  end(): void;
+  /**
+   * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
+   * When it is not all, the peer will signal once there is room.
+   */
+  write(chunk: Uint8Array, from?: number): number;
+  /** Sets flags (FLAG) of the connection's state, beside those that stand. */
+  raise(flags: number): void;
+}

@@ -1,0 +1,7 @@
+/** As in-band.test.ts, with the kernel's layout: from the first byte to the last, and no way back. */
+import { compareInBand } from './in-band.ts';
+
+compareInBand('kernel', {
+  'destroy after a write that the kernel takes whole: it arrives':
+    'What waits for room in the ring has nowhere else to go, and is lost as what waits for room in the kernel is on TCP.',
+});
