@@ -52,8 +52,7 @@ is shown; exit code 1.
   goes on      without SMC-D v2, with what else was offered
 `;
 
-interface Options {
-  readonly json: boolean;
+interface TextOptions {
   readonly brief: boolean;
   readonly checks: boolean;
 }
@@ -275,9 +274,9 @@ function problemOf({ field, offset, expected, got, linux }: ClcCheck) {
 }
 
 class TextOutput extends Output {
-  readonly #options: Omit<Options, 'json'>;
+  readonly #options: TextOptions;
 
-  constructor(options: Omit<Options, 'json'>) {
+  constructor(options: TextOptions) {
     super();
     this.#options = options;
   }
@@ -348,7 +347,7 @@ function shortHex(digits: string): string {
   return /^0*$/.test(digits) ? `00 x ${digits.length / 2}` : `${digits.slice(0, MAX_HEX_DIGITS - 4)}...`;
 }
 
-function formatChecks(checks: readonly ClcCheck[], { brief, checks: all }: Omit<Options, 'json'>): string {
+function formatChecks(checks: readonly ClcCheck[], { brief, checks: all }: TextOptions): string {
   const ofLinux = checks.filter(({ by }) => by === 'Linux');
   const passed = ofLinux.filter((check) => check.passed).length;
   const lines = checks.filter((check) => all || !check.passed).map(checkText);

@@ -12,7 +12,7 @@ export class HexError extends Error {
 const BETWEEN = /0x|\\x|[\s:,;{}()[\]"'_-]/gi;
 const OFFSET = /^\s*(?:0x)?([0-9a-f]{1,8})(:?)\s+(.*)$/i;
 /** Where a dump begins: zero, as an offset is written. A CLC message does not begin so. */
-const FIRST_OFFSET = /^\s*(?:0x)?(?:0{4,8}:?|0+:)\s/m;
+const FIRST_OFFSET = /^\s*(?:0x)?(?:0{4,8}:?|0+:)\s/;
 const COMMENT = /^\s*#.*$/gm;
 /** Tools that do not say in which base their offsets are: od has 7 digits and means octal. */
 const OD_DIGITS = 7;
@@ -24,10 +24,16 @@ export function isHex(text: string): boolean {
 /** Each run of bytes: a dump that begins again at 0 is another one. Throws HexError. */
 export function bytesOfHex(text: string): Buffer[] {
   const plain = text.replace(COMMENT, '');
-  const dumps = FIRST_OFFSET.test(plain) ? dumpsOf(plain) : [bytesOfDigits(plain)];
+  const dumps = isDump(plain) ? dumpsOf(plain) : [bytesOfDigits(plain)];
   const found = dumps.filter((bytes) => bytes.length > 0);
   if (found.length === 0) throw new HexError('there is no hex');
   return found;
+}
+
+/** The first line with hex tells; in front of it tools have lines of their own. */
+function isDump(text: string): boolean {
+  const first = text.split('\n').find((line) => FIRST_OFFSET.test(line) || isHex(line));
+  return first !== undefined && FIRST_OFFSET.test(first);
 }
 
 function bytesOfDigits(text: string): Buffer {

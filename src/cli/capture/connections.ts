@@ -2,9 +2,8 @@
 import { Connection, type Listener } from './connection.ts';
 import type { Segment } from './packet.ts';
 
-const MAX_CONNECTIONS = 100_000;
-/** Of all streams together. */
-const MAX_HELD_BYTES = 64 * 1024 * 1024;
+/** What is kept at a time. */
+const LIMITS = { connections: 100_000, heldBytes: 64 * 1024 * 1024 };
 
 export class Connections {
   /** How many there were. */
@@ -17,12 +16,16 @@ export class Connections {
   /** Left before they ended, for there were too many. */
   forgotten = 0;
   readonly #listener: Listener;
+  readonly #limits: typeof LIMITS;
   /** The oldest first, with what it holds. */
   readonly #table = new Map<string, { readonly connection: Connection; heldBytes: number }>();
+  /** Goes on where it was: to begin anew each time would be to step over all that were removed. */
+  readonly #byAge = this.#table.keys();
   #heldBytes = 0;
 
-  constructor(listener: Listener) {
+  constructor(listener: Listener, limits = LIMITS) {
     this.#listener = listener;
+    this.#limits = limits;
   }
 
   add(timeNs: bigint | null, segment: Segment): void {
@@ -42,12 +45,11 @@ export class Connections {
     const { heldBytes } = entry.connection;
     this.#heldBytes += heldBytes - entry.heldBytes;
     entry.heldBytes = heldBytes;
-    while (this.#table.size > MAX_CONNECTIONS || this.#heldBytes > MAX_HELD_BYTES) {
+    while (this.#table.size > this.#limits.connections || this.#heldBytes > this.#limits.heldBytes) {
+      const { value: oldest } = this.#byAge.next();
+      if (oldest === undefined) return;
       this.forgotten++;
-      for (const oldest of this.#table.keys()) {
-        this.#remove(oldest, 'not followed any further');
-        break;
-      }
+      this.#remove(oldest, 'not followed any further');
     }
   }
 

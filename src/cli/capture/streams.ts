@@ -5,7 +5,7 @@
  * Bytes that were there first stay. Held are 64 KiB at most, and nothing once it is known that no (more) CLC messages follow.
  */
 import { viewOf } from '../../smc/clc/bytes.ts';
-import { EYECATCHER_BYTES, EYECATCHERS, eyecatcherName, HEADER_BYTES, LENGTH } from '../../smc/clc/header.ts';
+import { CLC_TYPES, EYECATCHER_BYTES, EYECATCHERS, HEADER_BYTES, LENGTH, TYPE } from '../../smc/clc/header.ts';
 
 /** Of one direction, from where it begins. */
 const MAX_BYTES = 65_536;
@@ -13,7 +13,9 @@ const MAX_BYTES = 65_536;
 const MAX_WAITING = 256;
 /** What may come before the first bytes are known for such, without a SYN: a few segments. */
 const MAX_EARLY_BYTES = 4096;
-const MAX_EARLY = 512;
+const MAX_EARLY = 256;
+/** Of either eyecatcher. */
+const FIRST_BYTE = 0xe2;
 
 export interface FoundMessage {
   readonly bytes: Buffer;
@@ -95,7 +97,7 @@ export class Stream {
 
   #addEarly(piece: Piece): void {
     this.#early.push(piece);
-    const begin = this.#findBegin();
+    const begin = this.#findBegin(piece);
     if (begin !== null) {
       this.begin(begin);
       return;
@@ -105,18 +107,22 @@ export class Stream {
     if (isHopeless) this.leave();
   }
 
-  /** Where an eyecatcher stands, at the beginning of a segment and perhaps in pieces. */
-  #findBegin(): number | null {
+  /**
+   * Where a segment begins with eyecatcher and type, perhaps in pieces. The eyecatcher alone is what messages end with, too.
+   */
+  #findBegin(last: Piece): number | null {
     for (const { seq, bytes } of this.#early) {
-      if (bytes[0] !== 0xe2) continue;
-      const eyecatcher = Buffer.alloc(EYECATCHER_BYTES);
+      // Nothing new where the last piece has no part in it.
+      const lastAt = (last.seq - seq) | 0;
+      if (bytes[0] !== FIRST_BYTE || lastAt > TYPE || lastAt + last.bytes.length < 0) continue;
+      const head = Buffer.alloc(TYPE + 1);
       for (const piece of this.#early) {
         const at = (piece.seq - seq) | 0;
-        for (let i = Math.max(0, -at); i < piece.bytes.length && at + i < EYECATCHER_BYTES; i++) {
-          eyecatcher[at + i] = piece.bytes[i] ?? 0;
+        for (let i = Math.max(0, -at); i < piece.bytes.length && at + i < head.length; i++) {
+          head[at + i] = piece.bytes[i] ?? 0;
         }
       }
-      if (eyecatcherName(eyecatcher) !== undefined) return seq;
+      if (mayBeMessage(head) && CLC_TYPES[head.readUInt8(TYPE)] !== undefined) return seq;
     }
     return null;
   }

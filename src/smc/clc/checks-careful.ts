@@ -20,6 +20,10 @@ import type { ProposalV2 } from './proposal-v2.ts';
 /** SMC-D has DMBs of 16 KiB to 1 MiB. */
 const LARGEST_DMBE_SIZE = 6;
 
+/** Fields of the listing. */
+const PROPOSED_RELEASE = 'release:4 rsvd:3 seid:1';
+const AGREED_RELEASE = 'os_type:4 release:4';
+
 /** @param bytes of this message, no more and no less */
 export function carefulChecks(bytes: Buffer, message: ClcMessage, context: ClcContext): ClcCheck[] {
   const checks = new Checks(bytes);
@@ -121,7 +125,7 @@ function checkPrefix(checks: Checks, lengthField: string, field: string, prefix:
 
 function checkV2(checks: Checks, v2: ProposalV2, proposal: Proposal): void {
   const { release, featureMask, userEids, smcd, misplacedSmcd } = v2;
-  checks.add(release <= RELEASE_V21, 'release:4 rsvd:3 seid:1', `release ${RELEASE_V21} at most`, `release ${release}`);
+  checks.add(release <= RELEASE_V21, PROPOSED_RELEASE, `release ${RELEASE_V21} at most`, `release ${release}`);
   checkFeatures(checks, featureMask);
   for (const [i, eid] of userEids.entries()) {
     checks.add(isEid(eid), `ueid ${i}`, 'A-Z, 0-9, "." and "-", blanks behind', quoted(eid));
@@ -141,9 +145,9 @@ function checkV2(checks: Checks, v2: ProposalV2, proposal: Proposal): void {
   checkEntries(checks, smcd.entries);
   for (const [i, { chid }] of devices.entries()) {
     const isFirst = devices.findIndex((other) => other.chid === chid) === i;
-    checks.add(isFirst, 'ism_gid_cnt', 'each CHID once', `two devices of CHID ${hex(chid, 4)}`);
+    checks.add(isFirst, 'ism_gid_cnt', 'each CHID once', `${isFirst ? 'one' : 'another'} of CHID ${hex(chid, 4)}`);
   }
-  if (devices.some(({ chid }) => isEmulated(chid))) checkEmulated(checks, release, featureMask);
+  if (devices.some(({ chid }) => isEmulated(chid))) checkEmulated(checks, release, featureMask, PROPOSED_RELEASE);
 }
 
 /** @param entries there when not all of them make devices */
@@ -163,11 +167,12 @@ function checkFeatures(checks: Checks, mask: number): void {
   checks.add((mask & ~FEATURE_EMULATED_ISM) === 0, 'feature_mask', 'no unknown features');
 }
 
-/** Who has an emulated device has to understand GIDs of 128 bits. */
-function checkEmulated(checks: Checks, release: number, mask: number | undefined): void {
+/** Who has an emulated device has to understand GIDs of 128 bits. @param releaseField where that is said without a mask */
+function checkEmulated(checks: Checks, release: number, mask: number | undefined, releaseField: string): void {
   const isSaid = release >= RELEASE_V21 && mask !== undefined && (mask & FEATURE_EMULATED_ISM) !== 0;
   const got = mask === undefined ? `release ${release}` : `release ${release}, ${hex(mask, 4)}`;
-  checks.add(isSaid, 'feature_mask', 'release 1 and 0001 for an emulated device', got);
+  const field = mask === undefined ? releaseField : 'feature_mask';
+  checks.add(isSaid, field, 'release 1 and features 0001 for an emulated device', got);
 }
 
 const quoted = (text: string) => `"${printable(text)}"`;
@@ -197,24 +202,28 @@ function checkAnswerV2(checks: Checks, { chid, eid, firstContact, fce, trailing 
   const second = checks.fields.find(({ field }) => field === 'gid_ext')?.hex ?? '';
   if (!isEmulated(chid)) checks.add(/^0*$/.test(second), 'gid_ext', 'zero, for this CHID is of hardware');
   if (firstContact) {
-    checks.add(fce !== null, 'length', 'at least 114, with first contact', 'no whole extension');
+    checks.add(fce !== null, 'length', 'at least 114, with first contact');
     if (fce !== null) checkFirstContact(checks, fce, isEmulated(chid));
   }
-  checks.add(trailing === undefined, 'trailing', 'nothing in front of the trailer', `${trailing?.length ?? 0} bytes`);
+  checks.add(
+    trailing === undefined,
+    trailing ? 'trailing' : 'trailer',
+    'nothing in front of it',
+    `${trailing?.length ?? 0} bytes`,
+  );
 }
 
 function checkFirstContact(checks: Checks, { release, v21 }: FirstContact, emulated: boolean): void {
-  const field = 'os_type:4 release:4';
-  checks.add(release <= RELEASE_V21, field, `release ${RELEASE_V21} at most`, `release ${release}`);
+  checks.add(release <= RELEASE_V21, AGREED_RELEASE, `release ${RELEASE_V21} at most`, `release ${release}`);
   const name = Buffer.from(checks.fields.find(({ field }) => field === 'hostname')?.hex ?? '', 'hex').toString(
     'latin1',
   );
   checks.add(/^[!-~]+ *$/.test(name), 'hostname', 'ASCII, blanks behind', quoted(name));
   if (release >= RELEASE_V21) {
-    checks.add(v21 !== null, 'length', `at least 130, with release ${release}`, 'half an extension');
+    checks.add(v21 !== null, 'length', `at least 130, with release ${release}`);
     if (v21 !== null) checkFeatures(checks, v21.featureMask);
   }
-  if (emulated) checkEmulated(checks, release, v21?.featureMask);
+  if (emulated) checkEmulated(checks, release, v21?.featureMask, AGREED_RELEASE);
 }
 
 /** An Accept chooses from what was offered; the CHID Linux checks itself. */
@@ -230,7 +239,7 @@ function checkAgainstProposal(
   checks.add(isOffered, 'negotiated eid', 'one that was offered', quoted(eid));
   if (fce) {
     const got = `release ${fce.release}`;
-    checks.add(fce.release <= release, 'os_type:4 release:4', `release ${release} at most, as offered`, got);
+    checks.add(fce.release <= release, AGREED_RELEASE, `release ${release} at most, as offered`, got);
   }
 }
 
@@ -272,12 +281,7 @@ function checkAgainstAccept(checks: Checks, message: AcceptConfirmV1 | AcceptCon
 function checkDecline(checks: Checks, { diagnosis, outOfSync }: Decline): void {
   const code = hex(diagnosis, 8);
   checks.add(declineReason(diagnosis) !== undefined, 'peer_diagnosis', 'a code of Linux', code);
-  checks.add(
-    diagnosis !== SMC_CLC_DECL.PEERDECL,
-    'peer_diagnosis',
-    'a code for the wire',
-    `${code} is a note to oneself`,
-  );
+  checks.add(diagnosis !== SMC_CLC_DECL.PEERDECL, 'peer_diagnosis', 'a code for the wire, not a note to oneself', code);
   const isSyncError = diagnosis === SMC_CLC_DECL.SYNCERR;
   const got = outOfSync ? 'set' : 'not set';
   const expected = isSyncError ? 'out of sync, with SYNCERR' : 'not out of sync, without SYNCERR';

@@ -131,7 +131,9 @@ export function* linuxChecks(bytes: Buffer, context: ClcContext): Generator<ClcC
   if (type !== 'decline' && length <= bufferBytes) {
     yield eyecatcherCheck(area, 'trailer', length - TRAILER_BYTES);
   }
-  yield check(bytes.length >= length, 'length', LENGTH, `${length} bytes`, `${bytes.length} so far`, WAITS);
+  if (length > bufferBytes) {
+    yield check(bytes.length >= length, 'length', LENGTH, `${length} bytes`, `${bytes.length} so far`, WAITS);
+  }
   yield* contentChecks(type, area, context);
 }
 

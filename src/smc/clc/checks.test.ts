@@ -6,6 +6,7 @@ import { type AcceptConfirm, decodeAcceptConfirm } from './accept-confirm.ts';
 import { type ClcCheck, type ClcContext, type ClcReader, checkClc, linuxVerdict } from './checks.ts';
 import { altered, mutated, vector, vectors, withLength } from './clc.test.helper.ts';
 import { declineReason } from './decline-codes.ts';
+import { listClc } from './listing.ts';
 import { decodeClc } from './message.ts';
 import { decodeProposal } from './proposal.ts';
 
@@ -223,7 +224,7 @@ describe('careful readers object where Linux does not look', () => {
     'a host name with a NUL': [altered(ACCEPT, { 85: '00' }), {}, 'hostname'],
     'a host name that is not ASCII': [altered(ACCEPT, { 78: 'c3a9' }), {}, 'hostname'],
     'first contact without its extension': [cut(ACCEPT, 74, 52), {}, 'length'],
-    'half an extension': [cut(ACCEPT, 110, 16), {}, 'length', 'feature_mask'],
+    'half an extension': [cut(ACCEPT, 110, 16), {}, 'length', 'os_type:4 release:4'],
     'bytes behind the extension': [inserted(ACCEPT, 126, Buffer.alloc(8)), {}, 'trailing'],
     'an extension without first contact': [altered(ACCEPT, { 7: '21' }), {}, 'trailing'],
     'an EID that was not offered': [altered(ACCEPT, { 34: text('ISTHMUS') }), { proposal }, 'negotiated eid'],
@@ -288,6 +289,19 @@ test('a SEID is enough for a host that has the same', () => {
   });
   assert.equal(textOf(checkClc(first, { reader: host(v2?.smcd?.seid ?? null) })), 'goes on');
   assert.equal(textOf(checkClc(first, { reader: host(null) })), 'declines NOSMCDDEV');
+});
+
+test('a check of careful readers is where its field is', () => {
+  for (const { bytes } of vectors) {
+    const fields = listClc(bytes);
+    for (const { by, field, offset } of checkClc(bytes)) {
+      if (by === 'Linux') continue;
+      assert.ok(
+        fields.some((listed) => listed.field === field && listed.offset === offset),
+        `${field} at ${offset}`,
+      );
+    }
+  }
 });
 
 test('checks follow each other as the bytes are read, and end where Linux ends', () => {
