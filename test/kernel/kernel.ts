@@ -117,25 +117,38 @@ export class Kernel {
     const machine = ['mem=128M', 'seccomp=auto', 'con0=fd:0,fd:1', 'con=null', 'quiet', 'panic=-1'];
     const args = [...machine, `initrd=${guest}`, 'rdinit=/init', network.kernelArgument];
     this.#process = spawn(linux, args, { stdio: ['pipe', 'pipe', 'ignore'] });
+    const look = () => {
+      for (const watcher of [...this.#watchers]) watcher();
+    };
+    this.#process.on('exit', look);
     this.#process.stdout?.setEncoding('latin1').on('data', (text: string) => {
       this.#console += text;
-      for (const watcher of [...this.#watchers]) watcher();
+      look();
     });
   }
 
   static async boot({ ueids = ['ISTHMUS.TEST.A'] }: KernelOptions = {}): Promise<Kernel> {
     if (typeof image === 'string') throw new Error(image);
     const kernel = new Kernel(image, await Network.open());
-    const [, gid = ''] = await kernel.says(/^gid (.*)\nready$/m);
-    kernel.#gid = parseGid(gid);
-    for (const ueid of ueids) {
-      kernel.#tell(`ueid ${ueid}`);
-      await kernel.says(new RegExp(`^ueid ${ueid} 0$`, 'm'));
+    try {
+      await kernel.#setUp(ueids);
+      return kernel;
+    } catch (error) {
+      await kernel.close();
+      throw error;
     }
-    kernel.#tell(`listen ${KERNEL_PORT}`);
-    await kernel.says(/^listening \d+ 0$/m);
-    await kernel.network.reachable;
-    return kernel;
+  }
+
+  async #setUp(ueids: readonly string[]): Promise<void> {
+    const [, gid = ''] = await this.says(/^gid (.*)\nready$/m);
+    this.#gid = parseGid(gid);
+    for (const ueid of ueids) {
+      this.#tell(`ueid ${ueid}`);
+      await this.says(new RegExp(`^ueid ${ueid} 0$`, 'm'));
+    }
+    this.#tell(`listen ${KERNEL_PORT}`);
+    await this.says(/^listening \d+ 0$/m);
+    await this.network.reachable;
   }
 
   /** Of its loopback device. */
@@ -162,6 +175,10 @@ export class Kernel {
     };
   }
 
+  get #isRunning(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
   #tell(line: string): void {
     this.#process.stdin?.write(`${line}\n`);
   }
@@ -185,7 +202,7 @@ export class Kernel {
       const look = () => {
         const match = pattern.exec(this.#console);
         if (match) settle(() => resolve(match));
-        else if (this.#process.exitCode !== null) fail();
+        else if (!this.#isRunning) fail();
       };
       this.#watchers.add(look);
       look();
@@ -194,7 +211,7 @@ export class Kernel {
 
   async close(): Promise<void> {
     this.tcp.close();
-    if (this.#process.exitCode === null) {
+    if (this.#isRunning) {
       const gone = once(this.#process, 'exit');
       this.#process.kill('SIGKILL');
       await gone;

@@ -4,132 +4,15 @@ import { describe, test } from 'node:test';
 import { inspect } from 'node:util';
 import { type Device, type Eid, IsmError, type IsmErrorCode } from '../../src/ism/index.ts';
 import type { HandshakeContext } from '../../src/smc/handshake.ts';
-import { type ClcStream, InBandHandshake, type InBandOutcome } from '../../src/smc/in-band.ts';
-import { type ClcMessage, decodeClc } from '../../src/smc/index.ts';
 import { LinkGroup, LinkGroups } from '../../src/smc/link-group.ts';
 import { REASONS, type ReasonName } from '../../src/smc/reasons.ts';
-import { hosts, variant } from '../handshake/ends.ts';
-import { assertSmcd, assertTcp, type Cut, flipped, hex8, inWords, pieces, UEID, UNKNOWN_TOKEN } from './clc.ts';
-import { KernelDevice } from './device.ts';
-import { KERNEL_PORT, Kernel, type KernelOptions, noKernel } from './kernel.ts';
-import type { TcpConnection } from './tcp.ts';
+import { variant } from '../handshake/ends.ts';
+import { assertSmcd, assertTcp, flipped, hex8, inWords, UEID, UNKNOWN_TOKEN } from './clc.ts';
+import type { KernelDevice } from './device.ts';
+import { Host, type Meeting } from './host.ts';
+import { Kernel, type KernelOptions, noKernel } from './kernel.ts';
 
-const OUR_PORT = 6000;
 const UEIDS = ['ISTHMUS.A', 'ISTHMUS.B', 'ISTHMUS.C', 'ISTHMUS.D'] as Eid[];
-
-/** How bytes go to and fro. */
-interface Passage {
-  /** Of what we send. */
-  readonly cut?: Cut;
-  /** What comes from the kernel is seen byte by byte. */
-  readonly slow?: boolean;
-}
-
-/** The TCP connection as the handshake sees it. The device learns of the DMBs that the kernel names. */
-class Stream implements ClcStream {
-  readonly #connection: TcpConnection;
-  readonly #device: KernelDevice;
-  readonly #cut: Cut;
-  /** How many bytes are to be seen. */
-  #seen: number;
-  /** Both ends' messages, in their order. */
-  readonly messages: ClcMessage[] = [];
-
-  constructor(connection: TcpConnection, device: KernelDevice, { cut = 'whole', slow = false }: Passage) {
-    this.#connection = connection;
-    this.#device = device;
-    this.#cut = cut;
-    this.#seen = slow ? 0 : Number.POSITIVE_INFINITY;
-  }
-
-  /** Whether one more byte is to be seen. */
-  showMore(): boolean {
-    const there = this.#connection.peek(this.#seen + 1);
-    return there !== 'end' && there.length > this.#seen++;
-  }
-
-  peek(length: number): Buffer | 'end' {
-    const bytes = this.#connection.peek(length);
-    return bytes === 'end' ? bytes : bytes.subarray(0, this.#seen);
-  }
-
-  read(length: number): Buffer {
-    const bytes = this.#connection.read(length);
-    this.#seen -= length;
-    const message = decodeClc(bytes);
-    this.messages.push(message);
-    if ((message.type === 'accept' || message.type === 'confirm') && message.mode === 'D') {
-      this.#device.learn(message.token, message.dmbeSize);
-    }
-    return bytes;
-  }
-
-  send(bytes: Buffer): void {
-    this.messages.push(decodeClc(bytes));
-    for (const piece of pieces(bytes, this.#cut)) this.#connection.send(piece);
-  }
-}
-
-interface Meeting {
-  readonly connection: TcpConnection;
-  readonly outcome: InBandOutcome;
-  /** Both ends' messages: 'Accept 130' ... */
-  readonly messages: readonly string[];
-}
-
-/** We, as a host that the kernel meets. */
-class Host {
-  readonly kernel: Kernel;
-  readonly device: KernelDevice;
-  readonly context: HandshakeContext;
-  #port = OUR_PORT;
-  #moved = 0;
-
-  constructor(kernel: Kernel) {
-    this.kernel = kernel;
-    this.device = new KernelDevice(kernel.gid);
-    this.context = hosts({ devices: [this.device], ueids: [UEID] }).client.context;
-  }
-
-  async connect(has: Partial<HandshakeContext> = {}, passage: Passage = {}): Promise<Meeting> {
-    const connection = await this.kernel.tcp.connect(KERNEL_PORT);
-    return this.#shakeHands('client', connection, has, passage);
-  }
-
-  async accept(has: Partial<HandshakeContext> = {}, passage: Passage = {}): Promise<Meeting> {
-    const port = this.#port++;
-    const listener = this.kernel.tcp.listen(port);
-    this.kernel.connectTo(port);
-    return this.#shakeHands('server', await listener.accept(), has, passage);
-  }
-
-  async #shakeHands(
-    role: 'client' | 'server',
-    connection: TcpConnection,
-    has: Partial<HandshakeContext>,
-    passage: Passage,
-  ): Promise<Meeting> {
-    const stream = new Stream(connection, this.device, passage);
-    const outcome = await new Promise<InBandOutcome>((resolve) => {
-      const handshake = new InBandHandshake({ ...this.context, ...has }, stream, (outcome) => {
-        unwatch();
-        resolve(outcome);
-      });
-      const look = async () => {
-        do await handshake.readable();
-        while (stream.showMore());
-      };
-      const unwatch = connection.watch(() => void look());
-      if (role === 'client') handshake.startAsClient();
-      else handshake.startAsServer();
-      void look();
-    });
-    if ('parts' in outcome) this.#moved++;
-    const { dmbs, attached } = this.device.usage();
-    assert.deepEqual([dmbs, attached], [this.#moved, this.#moved], 'a connection that did not move keeps no DMB');
-    return { connection, outcome, messages: stream.messages.map(inWords) };
-  }
-}
 
 /** Boots a kernel for a test. */
 function testWithHost(
@@ -145,6 +28,16 @@ function testWithHost(
       await kernel.close();
     }
   });
+}
+
+/** @param messages of both ends: 'Accept 130' ... */
+function assertSaid(meeting: Meeting, messages: readonly string[]): void {
+  assert.deepEqual(meeting.messages.map(inWords), messages);
+}
+
+/** We end the connection. */
+function assertFault({ outcome }: Meeting): void {
+  assert.ok('error' in outcome && outcome.error === 'EPROTO', inspect(outcome));
 }
 
 /** SMC-D at both ends, with the kernel's layout. */
@@ -168,7 +61,7 @@ const fails = (code: IsmErrorCode) => () => Promise.reject(new IsmError(code, 's
 describe('we are the client of the kernel', { skip: noKernel }, () => {
   testWithHost('first contact', async (host) => {
     const meeting = await host.connect();
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 130', 'Confirm 130']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 130', 'Confirm 130']);
     const group = await assertMoved(host, meeting);
     assert.equal(group.eid, UEID);
     assert.equal(group.peer, host.kernel.gid);
@@ -177,7 +70,7 @@ describe('we are the client of the kernel', { skip: noKernel }, () => {
   testWithHost('the second connection joins the link group', async (host) => {
     const group = await assertMoved(host, await host.connect());
     const meeting = await host.connect();
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 78', 'Confirm 78']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Confirm 78']);
     assert.equal(await assertMoved(host, meeting), group);
   });
 
@@ -196,7 +89,7 @@ describe('we are the client of the kernel', { skip: noKernel }, () => {
     'four UEIDs: the first of ours that the kernel has',
     async (host) => {
       const meeting = await host.connect({ ueids: UEIDS });
-      assert.deepEqual(meeting.messages, ['Proposal 320', 'Accept 130', 'Confirm 130']);
+      assertSaid(meeting, ['Proposal 320', 'Accept 130', 'Confirm 130']);
       assert.equal((await assertMoved(host, meeting)).eid, UEIDS[2]);
     },
     { ueids: UEIDS.slice(2).reverse() },
@@ -243,10 +136,10 @@ describe('we are the client of the kernel', { skip: noKernel }, () => {
   for (const [name, reason, has, messages] of DECLINED_BY_US) {
     testWithHost(`we decline: ${name}`, async (host) => {
       const meeting = await host.connect(has(host));
-      assert.deepEqual(meeting.messages, messages);
+      assertSaid(meeting, messages);
       await assertStays(host, meeting, reason, 'us');
       // The kernel, too, has dropped the link group that was to be.
-      assert.deepEqual((await host.connect()).messages, ['Proposal 224', 'Accept 130', 'Confirm 130']);
+      assertSaid(await host.connect(), ['Proposal 224', 'Accept 130', 'Confirm 130']);
     });
   }
 
@@ -254,10 +147,10 @@ describe('we are the client of the kernel', { skip: noKernel }, () => {
     await assertMoved(host, await host.connect());
     const lost = { groups: new LinkGroups() };
     const meeting = await host.connect(lost);
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 78', 'Decline 04000000 out of sync']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Decline 04000000 out of sync']);
     assert.deepEqual(meeting.outcome, { reason: REASONS.SYNCERR, byPeer: false }); // Linux forgets this connection
     const next = await host.connect(lost);
-    assert.deepEqual(next.messages, ['Proposal 224', 'Accept 130', 'Confirm 130']);
+    assertSaid(next, ['Proposal 224', 'Accept 130', 'Confirm 130']);
     await assertMoved(host, next);
   });
 
@@ -272,8 +165,8 @@ describe('we are the client of the kernel', { skip: noKernel }, () => {
 
   testWithHost('stricter than Linux: a DMB that is not as long as the kernel says', async (host) => {
     const meeting = await host.connect({ devices: [withShortDmbs(host.device)] });
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 130']);
-    assert.ok('error' in meeting.outcome && meeting.outcome.error === 'EPROTO');
+    assertSaid(meeting, ['Proposal 224', 'Accept 130']);
+    assertFault(meeting);
   });
 });
 
@@ -300,13 +193,13 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
 
   testAsServer('first contact', async (host) => {
     const meeting = await host.accept(anew());
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 130', 'Confirm 130']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 130', 'Confirm 130']);
     await assertMoved(host, meeting);
   });
 
   testAsServer('the kernel joins a link group in which it was the server', async (host) => {
     const meeting = await host.accept();
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 78', 'Confirm 78']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Confirm 78']);
     await assertMoved(host, meeting);
   });
 
@@ -314,7 +207,7 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
     const { groups } = anew();
     const group = await assertMoved(host, await host.accept({ groups }));
     const meeting = await host.accept({ groups });
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 78', 'Confirm 78']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Confirm 78']);
     assert.equal(await assertMoved(host, meeting), group);
   });
 
@@ -333,7 +226,7 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
     'four UEIDs: the first of the kernel that is ours',
     async (host) => {
       const meeting = await host.accept({ ...anew(), ueids: UEIDS.slice(0, 2) });
-      assert.deepEqual(meeting.messages, ['Proposal 320', 'Accept 130', 'Confirm 130']);
+      assertSaid(meeting, ['Proposal 320', 'Accept 130', 'Confirm 130']);
       assert.ok(UEIDS.slice(0, 2).includes((await assertMoved(host, meeting)).eid));
     },
     { ueids: UEIDS },
@@ -362,7 +255,7 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
   for (const [name, reason, has] of DECLINED_BY_US) {
     testAsServer(`we decline: ${name}`, async (host) => {
       const meeting = await host.accept(has(host));
-      assert.deepEqual(meeting.messages, ['Proposal 224', `Decline ${hex8(REASONS[reason].code)}`]);
+      assertSaid(meeting, ['Proposal 224', `Decline ${hex8(REASONS[reason].code)}`]);
       await assertStays(host, meeting, reason, 'us');
     });
   }
@@ -371,7 +264,7 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
     'we decline: the kernel has no UEID to propose',
     async (host) => {
       const meeting = await host.accept();
-      assert.deepEqual(meeting.messages, ['Proposal 192', 'Decline 03030008']);
+      assertSaid(meeting, ['Proposal 192', 'Decline 03030008']);
       await assertStays(host, meeting, 'NOUEID', 'us');
     },
     { ueids: [] },
@@ -380,7 +273,7 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
   testAsServer('the kernel declines: it does not know the token', async (host) => {
     host.device.learn(UNKNOWN_TOKEN, 2);
     const meeting = await host.accept(anew());
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 130', 'Decline 01010000']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 130', 'Decline 01010000']);
     await assertStays(host, meeting, 'MEM', 'kernel');
   });
 
@@ -388,20 +281,20 @@ describe('we are the server of the kernel', { skip: noKernel }, () => {
     host.device.learn(UNKNOWN_TOKEN, 2);
     host.context.groups.add(new LinkGroup(0x100, host.device, host.kernel.gid, UEID, '', 'kernel'));
     const meeting = await host.accept();
-    assert.deepEqual(meeting.messages, ['Proposal 224', 'Accept 78', 'Decline 04000000 out of sync']);
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Decline 04000000 out of sync']);
     await assertStays(host, meeting, 'SYNCERR', 'kernel');
     assert.equal(host.context.groups.find(host.device, host.kernel.gid), undefined);
   });
 
   testAsServer('we end the connection when the DMB in its Confirm cannot be attached, as Linux does', async (host) => {
-    const { messages, outcome } = await host.accept(devices(host, { attachDmb: fails('ERR_ISTHMUS_TOKEN') }));
-    assert.deepEqual(messages, ['Proposal 224', 'Accept 78', 'Confirm 78']);
-    assert.ok('error' in outcome && outcome.error === 'EPROTO');
+    const meeting = await host.accept(devices(host, { attachDmb: fails('ERR_ISTHMUS_TOKEN') }));
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Confirm 78']);
+    assertFault(meeting);
   });
 
   testAsServer('stricter than Linux: a DMB that is not as long as the kernel says', async (host) => {
-    const { messages, outcome } = await host.accept({ devices: [withShortDmbs(host.device)] });
-    assert.deepEqual(messages, ['Proposal 224', 'Accept 78', 'Confirm 78']);
-    assert.ok('error' in outcome && outcome.error === 'EPROTO');
+    const meeting = await host.accept({ devices: [withShortDmbs(host.device)] });
+    assertSaid(meeting, ['Proposal 224', 'Accept 78', 'Confirm 78']);
+    assertFault(meeting);
   });
 });
