@@ -252,10 +252,13 @@ export class Carrier {
    * next write.
    */
   exit(): void {
-    this.#connection?.out.back();
+    const connection = this.#connection;
+    connection?.out.back();
     this.#answerNow();
     this.#goOn();
     this.#answerNow();
+    // TCP itself ends as it always does. Where all bytes are in the ring, its end alone would look like a death.
+    if (connection?.canGoBack === false) connection.close(connection.in.unread > 0);
   }
 
   /** Ends the connection for the program as a reset by the peer does. */
@@ -657,7 +660,7 @@ export class Carrier {
 
   /** Hands on what the ring holds, as long as the stream wants it. */
   #pump(): void {
-    if (this.#pumping || !this.#steering || this.isHolding) return;
+    if (this.#pumping || !this.#steering || this.isHolding || this.#endShown) return;
     const inbound = this.#connection?.in;
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;

@@ -17,41 +17,22 @@ import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
 import type { LayoutName } from '../../src/smc/layout.ts';
 import { LinkGroup } from '../../src/smc/link-group.ts';
 import { REASONS, type Reason } from '../../src/smc/reasons.ts';
-import { type Host, hosts, type Meeting, meet, shakeHands, variant, type Wire, wires } from './ends.ts';
-
-const UEIDS = ['A.1', 'B.2', 'C.3', 'D.4'] as Eid[];
-const SEID = 'IBM-SYSZ-ISMSEID0000000012348561' as Eid;
+import { type Host, hosts, type Meeting, meet, shakeHands, variant, wires } from './ends.ts';
+import {
+  arrived,
+  assertConnected,
+  assertNothingLeft,
+  assertPlain,
+  DATA,
+  PROPERTIES,
+  partsOf,
+  release,
+  SEID,
+  UEIDS,
+} from './properties.ts';
 
 const kinds = ({ messages }: Meeting) => messages.map(({ type }) => type);
 const lengths = ({ messages }: Meeting) => messages.map((message) => encodeClc(message).length);
-
-function partsOf(outcome: Meeting['client']) {
-  assert.ok('parts' in outcome, inspect(outcome));
-  return outcome;
-}
-
-/** Both have the connection, and each writes into the other's DMB. */
-function assertConnected({ client, server }: Meeting): void {
-  const [a, b] = [partsOf(client), partsOf(server)];
-  assert.equal(a.parts.remote.token, b.parts.dmb.token);
-  assert.equal(b.parts.remote.token, a.parts.dmb.token);
-  assert.equal(a.parts.layout, b.parts.layout);
-  assert.equal(a.group.eid, b.group.eid);
-}
-
-function release({ client, server }: Meeting): void {
-  for (const { parts } of [client, server].filter((outcome) => 'parts' in outcome)) {
-    parts.device.detachDmb(parts.remote);
-    void parts.device.unregisterDmb(parts.dmb);
-  }
-}
-
-function assertNothingLeft(...ends: Host[]): void {
-  for (const { device } of ends) {
-    const { dmbs, attached, quarantined } = device.usage();
-    assert.deepEqual({ dmbs, attached, quarantined }, { dmbs: 0, attached: 0, quarantined: 0 });
-  }
-}
 
 describe('a handshake that succeeds', () => {
   test('first contact: Proposal, Accept, Confirm of v2.1', async () => {
@@ -62,7 +43,7 @@ describe('a handshake that succeeds', () => {
     assert.deepEqual(lengths(meeting), [224, 130, 130]);
     assert.equal(partsOf(meeting.client).parts.layout, 'isthmus');
     release(meeting);
-    assertNothingLeft(client, server);
+    await assertNothingLeft(client, server);
   });
 
   test('the second connection joins the link group', async () => {
@@ -162,8 +143,6 @@ describe('a handshake that succeeds', () => {
 });
 
 // --- Declines ---
-
-const DATA = Buffer.from('what the program sends');
 
 /** A message of this type with something changed on the way. */
 function changed<M extends ClcMessage>(type: M['type'], change: (message: M) => Partial<M>): (bytes: Buffer) => Buffer {
@@ -425,14 +404,13 @@ describe("a Decline: reasons at both ends, and the stream is the programs'", () 
       // The client is up with its Confirm: a Decline after it is for whoever has the connection then.
       if (isLate) {
         assert.ok('parts' in other);
-        release({ client: atClient, server: atServer, messages: [] });
+        release({ client: atClient, server: atServer });
       } else {
         assert.ok('reason' in other && other.byPeer, inspect(other));
         assert.equal(other.reason.code, code);
         await assertPlain(clientWire, serverWire);
       }
-      await new Promise((resolve) => setImmediate(resolve));
-      assertNothingLeft(ends.client, ends.server);
+      await assertNothingLeft(ends.client, ends.server);
       assert.deepEqual([...ends.client.context.groups.all].length, isLate ? 1 : 0);
       assert.deepEqual([...ends.server.context.groups.all].length, 0);
     });
@@ -472,19 +450,6 @@ describe("a Decline: reasons at both ends, and the stream is the programs'", () 
     assertConnected(again);
   });
 });
-
-/** What is under way comes in the next turns of the event loop. */
-async function arrived(): Promise<void> {
-  for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve));
-}
-
-async function assertPlain(client: Wire, server: Wire): Promise<void> {
-  for (const wire of [client, server]) wire.transit = (bytes) => [bytes];
-  client.send(DATA);
-  server.send(DATA);
-  await arrived();
-  assert.deepEqual([client.rest, server.rest], [DATA, DATA]);
-}
 
 // --- What ends the connection ---
 
@@ -544,10 +509,9 @@ describe('what cannot be trusted ends the connection', () => {
       // The other end sees the end of TCP, unless it was up already.
       (at === 'client' ? serverWire : clientWire).end();
       const other = await handshakes[at === 'client' ? 'server' : 'client'];
-      if ('parts' in other) release({ client: other, server: other, messages: [] });
+      if ('parts' in other) release({ client: other, server: other });
       else assert.equal('error' in other && other.error, 'ECONNRESET');
-      await new Promise((resolve) => setImmediate(resolve));
-      assertNothingLeft(client, server);
+      await assertNothingLeft(client, server);
     });
   }
 
@@ -583,40 +547,8 @@ describe('what cannot be trusted ends the connection', () => {
   }
 });
 
-test('whatever two ends have, they agree: both have the connection, or none has', async () => {
-  const eids = fc.subarray([...UEIDS, 'ISTHMUS' as Eid]);
-  const layouts = fc.constantFrom<LayoutName[]>(['isthmus'], ['kernel'], ['isthmus', 'kernel']);
-  const end = fc.record({
-    ueids: eids.map((list) => list.slice(0, 4)),
-    seid: fc.constantFrom(null, SEID),
-    layouts,
-    dmbBytes: fc.constantFrom(16384, 65536, 1 << 20),
-    refusal: fc.oneof({ weight: 9, arbitrary: fc.constant(null) }, fc.constant(REASONS.OFF)),
+for (const [name, property] of Object.entries(PROPERTIES)) {
+  test(name, async () => {
+    await fc.assert<unknown>(property() as fc.IRawProperty<unknown>, { numRuns: 200 });
   });
-  const cuts = fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 6 });
-  await fc.assert(
-    fc.asyncProperty(end, end, cuts, fc.nat(2), async (clientHas, serverHas, at, rounds) => {
-      const { client, server } = hosts(clientHas, serverHas);
-      for (let i = 0; i <= rounds; i++) {
-        const [clientWire, serverWire] = wires();
-        for (const wire of [clientWire, serverWire]) wire.transit = (bytes) => cutAt(bytes, at);
-        const meeting = await meet(client.context, server.context, [clientWire, serverWire]);
-        if ('parts' in meeting.client) assertConnected(meeting);
-        else {
-          assert.ok('reason' in meeting.client && 'reason' in meeting.server, inspect(meeting));
-          assert.notEqual(meeting.client.byPeer, meeting.server.byPeer);
-          await assertPlain(clientWire, serverWire);
-        }
-        release(meeting);
-      }
-      await new Promise((resolve) => setImmediate(resolve));
-      assertNothingLeft(client, server);
-    }),
-    { numRuns: 200 },
-  );
-});
-
-function cutAt(bytes: Buffer, at: readonly number[]): Buffer[] {
-  const edges = [...new Set([0, ...at.filter((edge) => edge < bytes.length), bytes.length])].sort((a, b) => a - b);
-  return edges.slice(1).map((edge, i) => bytes.subarray(edges[i], edge));
 }
