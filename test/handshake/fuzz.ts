@@ -32,7 +32,7 @@ do {
   for (const [name, property] of chosen) {
     const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
     const at = values.path === undefined ? {} : { path: values.path };
-    const result = await fc.check<unknown>(property() as fc.IRawProperty<unknown>, { numRuns: RUNS, seed, ...at });
+    const result = await fc.check(property(), { numRuns: RUNS, seed, ...at });
     counts.set(name, (counts.get(name) ?? 0) + result.numRuns);
     if (!result.failed) continue;
     const repeat = `npm run fuzz -- --only '${name}' --seed ${result.seed} --path ${result.counterexamplePath}`;

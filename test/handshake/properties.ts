@@ -99,6 +99,8 @@ function assertDelivers(meeting: Meeting, chunks: readonly Uint8Array[]): void {
 
 // --- Properties ---
 
+type Property = fc.IRawProperty<unknown>;
+
 const end = fc.record({
   ueids: fc.subarray([...UEIDS, 'ISTHMUS' as Eid]).map((list) => list.slice(0, 4)),
   seid: fc.constantFrom(null, SEID),
@@ -122,7 +124,7 @@ const damage = fc.record({
   value: fc.nat(255),
 });
 
-export const PROPERTIES = {
+export const PROPERTIES: Readonly<Record<string, () => Property>> = {
   'whatever two ends have, they agree: both have the connection and all bytes arrive, or both are on TCP': () =>
     fc.asyncProperty(end, end, cuts, fc.nat(2), chunks, async (clientHas, serverHas, at, rounds, sent) => {
       const { client, server } = hosts(clientHas, serverHas);
@@ -180,4 +182,4 @@ export const PROPERTIES = {
         .map(([bytes, length, isCut]) => withLength(isCut ? bytes.subarray(0, length) : bytes)),
       (bytes) => void checkAny(bytes),
     ),
-} as const;
+};
