@@ -20,7 +20,6 @@ import {
 } from './clc/index.ts';
 import type { ConnectionParts } from './connection.ts';
 import { PeerFault } from './errors.ts';
-import type { LayoutName } from './layout.ts';
 import { LinkGroup, type LinkGroups } from './link-group.ts';
 import {
   type Agreed,
@@ -28,11 +27,11 @@ import {
   dmbeSizeCode,
   isReason,
   layoutOf,
+  type Means,
   makeAnswer,
   makeProposal,
   type Offer,
   OWN_FEATURES,
-  type Prefix,
   readAccept,
   readConfirm,
   readProposal,
@@ -40,14 +39,8 @@ import {
 } from './negotiation.ts';
 import { declineCode, REASONS, type Reason, reasonOfCode } from './reasons.ts';
 
-export interface HandshakeContext {
-  /** In the order in which they are offered. */
+export interface HandshakeContext extends Means {
   readonly devices: readonly Device[];
-  readonly ueids: readonly Eid[];
-  readonly seid: Eid | null;
-  readonly layouts: readonly LayoutName[];
-  /** Of the interface of the TCP connection; null: not to be compared. */
-  readonly prefixes: readonly Prefix[] | null;
   /** Is told of signals to the DMBs that are made. */
   readonly client: Client;
   readonly groups: LinkGroups;
