@@ -11,6 +11,7 @@ import {
   type ServerOpts,
   type Socket,
 } from 'node:net';
+import { inTime } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
 import { sharedRuntime, wantsInBand } from './net/runtime.ts';
@@ -93,15 +94,6 @@ export async function restore(socket: Socket, options: { readonly timeoutMs?: nu
   const mover = engine.moverOf(socket);
   if (mover !== null) await inTime(mover.restore(), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   return engine.info(socket);
-}
-
-async function inTime(done: Promise<void>, timeoutMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs);
-  });
-  await Promise.race([done, timeout]);
-  clearTimeout(timer);
 }
 
 /** What this connection is and why. For any socket, also of a program that knows nothing of Isthmus. */

@@ -278,6 +278,14 @@ export class FabricClient {
     return this.#isTaken({ type: 'REACHABLE' });
   }
 
+  /** Says so once, and is settled when the fabric knows: before, a peer that was told our GID might ask in vain. */
+  becomeReachable(): Promise<unknown> {
+    // Answers come in the order of the questions; this one is always no.
+    this.#reachable ??= this.sayReachable() ? this.reach(this.identity.gid) : Promise.resolve();
+    return this.#reachable;
+  }
+  #reachable: Promise<unknown> | null = null;
+
   /**
    * Asks to be introduced to a partition. True when it is a peer: `introduced` was called before, unless it was one already. False
    * also when the fabric is lost, left, or cannot do that. Never rejects, and waits as long as a fabric that is silent.

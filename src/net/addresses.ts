@@ -22,8 +22,9 @@ export function canBeLocal(address: string | undefined): boolean {
 
 /** Addresses of the interface that has this one, but for link-local ones. */
 export function prefixesOf(localAddress: string | undefined): Prefix[] {
+  const plain = localAddress?.replace(/^::ffff:/, '');
   const interfaces = Object.values(networkInterfaces()).map((list) => list ?? []);
-  const own = interfaces.find((list) => list.some(({ address }) => address === localAddress)) ?? [];
+  const own = interfaces.find((list) => list.some(({ address }) => address === plain)) ?? [];
   return own
     .filter(({ address }) => !/^fe[89ab]/i.test(address))
     .map(({ address, cidr }) => ({ address: addressBytes(address), length: Number(cidr?.split('/')[1]) }));

@@ -115,9 +115,11 @@ export class Engine implements Passing {
       const { text, hint } = this.#never ?? REASONS.INTERR;
       return new IsthmusError('ERR_ISTHMUS_IN_BAND', 'system', `no in-band handshake: ${text} (${hint})`);
     }
-    return this.#partition.enterInBand(socket, role, this.#never ?? refusal, () =>
-      this.#makeMover(socket, role, context),
-    );
+    const makeMover = () => this.#makeMover(socket, role, context);
+    const error = await this.#partition.enterInBand(socket, role, this.#never ?? refusal, makeMover);
+    // To be shown as the program sees it.
+    if (socket.connecting) socket.prependOnceListener('connect', () => this.#republish(socket));
+    return error;
   }
 
   /** Notes why a socket stays on TCP without having been looked at any closer. */
@@ -142,6 +144,11 @@ export class Engine implements Passing {
     if (known === undefined || mover.state === 'ENDED') return;
     known.reason = mover.reason;
     this.#publish(mover.socket, known);
+  }
+
+  #republish(socket: Socket): void {
+    const known = this.#known.get(socket);
+    if (known !== undefined) this.#publish(socket, known);
   }
 
   #publish(socket: Socket, { id, mover, reason, row }: Known): void {

@@ -12,6 +12,9 @@ type Emit = (event: string | symbol, ...args: unknown[]) => boolean;
 /** Settled with null when the program can have the socket, else with why it cannot. */
 export type Detour = (socket: Socket) => Promise<Error | null>;
 
+/** How often it is looked whether the program wants to be kept running by a socket that is held. */
+const REF_CHECK_MS = 100;
+
 /**
  * To be called before the socket is connected.
  * @param isWanted asked when it is
@@ -38,7 +41,7 @@ export function holdClient(socket: Socket, isWanted: () => boolean, detour: Deto
     heldSockets.add(socket);
     void socket.remoteAddress; // kept, and not to be asked for while it is connecting
     emitter.connecting = true; // writes wait, as they did
-    void detour(socket).then((error) => {
+    hold(socket, detour, (error) => {
       heldSockets.delete(socket);
       isHeld = false;
       restore();
@@ -74,7 +77,7 @@ export function holdServers(isWanted: (server: Server, socket: Socket) => boolea
     // Nobody listens yet: an error would end the program.
     const ignore = () => {};
     socket.on('error', ignore);
-    void detour(socket).then((error) => {
+    hold(socket, detour, (error) => {
       socket.off('error', ignore);
       if (socket.destroyed) return;
       if (error !== null) {
@@ -86,4 +89,16 @@ export function holdServers(isWanted: (server: Server, socket: Socket) => boolea
     });
     return true;
   };
+}
+
+/** A socket that nobody reads keeps no program running, as one that is being connected does. */
+function hold(socket: Socket, detour: Detour, release: (error: Error | null) => void): void {
+  const alive = setInterval(() => follow(), REF_CHECK_MS);
+  const follow = () => void (internalsOf(socket)._handle?.hasRef() === false ? alive.unref() : alive.ref());
+  follow();
+  void detour(socket).then((error) => {
+    clearInterval(alive);
+    // What a listener throws is the program's uncaught exception, and no rejection.
+    process.nextTick(release, error);
+  });
 }

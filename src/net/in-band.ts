@@ -14,6 +14,7 @@ import {
   tcpInfo,
   watchReadable,
 } from '../os/index.ts';
+import { giveBack } from '../smc/connection.ts';
 import type { HandshakeContext } from '../smc/handshake.ts';
 import { CLC_WAIT_MS, type ClcStream, InBandHandshake, type InBandOutcome } from '../smc/in-band.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
@@ -49,10 +50,10 @@ export function enterInBand(
 
 class Entrance {
   readonly #socket: Socket;
-  readonly #fd: number;
   readonly #settle: Settle;
   readonly #resolve: (error: Error | null) => void;
   readonly #readiness: Readiness;
+  readonly #stream: ClcStream;
   #handshake: InBandHandshake | null = null;
   /** Has its connection, and waits until the peer is bound. */
   #mover: Mover | null = null;
@@ -63,13 +64,13 @@ class Entrance {
     this.#socket = socket;
     this.#settle = settle;
     this.#resolve = resolve;
-    this.#fd = internalsOf(socket)._handle?.fd ?? -1;
-    this.#readiness = watchReadable(this.#fd, () => void this.#readable());
+    this.#readiness = watchReadable(internalsOf(socket)._handle?.fd ?? -1, () => void this.#readable());
+    this.#stream = tcpStream(this.#readiness.fd);
     socket.once('close', this.#closed);
   }
 
   start(role: Role, context: HandshakeContext): void {
-    const handshake = new InBandHandshake(context, tcpStream(this.#fd), (outcome) => this.#finished(outcome));
+    const handshake = new InBandHandshake(context, this.#stream, (outcome) => this.#finished(outcome));
     this.#handshake = handshake;
     if (role === 'client') handshake.startAsClient();
     else handshake.startAsServer();
@@ -78,42 +79,60 @@ class Entrance {
 
   /** The program, or Node.js, has destroyed it. */
   readonly #closed = (): void => {
-    this.#handshake?.abandon(REASONS.ENDED);
     this.#leave(null);
+    this.#handshake?.abandon(REASONS.ENDED);
   };
 
   #wait(): void {
     if (this.#over) return;
-    setReceiveLowWater(this.#fd, this.#handshake?.needs ?? 1);
+    setReceiveLowWater(this.#readiness.fd, this.#handshake?.needs ?? 1);
     this.#readiness.wait();
   }
 
+  /** Never rejects: nobody waits for it. */
   async #readable(): Promise<void> {
-    const handshake = this.#handshake;
-    if (this.#over || handshake === null) return;
-    if (this.#mover === null) {
-      await handshake.readable();
-    } else {
-      const reason = handshake.takeDecline();
-      // Anything else, an end too, is to be read by whoever reads next.
-      if (reason === null) return;
-      this.#mover.declined(reason);
+    try {
+      if (this.#over) return;
+      if (this.#mover === null) await this.#handshake?.readable();
+      else this.#readLate(this.#mover);
+      this.#wait();
+    } catch (error) {
+      this.#fail('EPROTO', (error as Error).message);
     }
-    this.#wait();
+  }
+
+  /** After the handshake, until the peer is bound: it may decline, or end. Throws for anything else. */
+  #readLate(mover: Mover): void {
+    mover.look(); // what it has stored came before
+    if (mover.hasEntered) return;
+    if (this.#stream.peek(1) === 'end') {
+      this.#fail('ECONNRESET', 'the peer ended the connection after the handshake');
+      return;
+    }
+    const reason = this.#handshake?.takeDecline() ?? null;
+    if (reason !== null) mover.declined(reason);
   }
 
   #finished(outcome: InBandOutcome): void {
-    if (this.#over) return;
+    if (this.#over) {
+      if ('parts' in outcome) giveBack(outcome.parts);
+      return;
+    }
     if ('error' in outcome) {
-      debug('in-band: %s', outcome.text);
-      this.#leave(connectError(outcome.error, this.#socket));
+      this.#fail(outcome.error, outcome.text);
       return;
     }
     const mover = this.#settle(outcome, (reason) => this.#handshake?.sendDecline(reason));
     this.#mover = mover;
     // Bytes of the program go into the ring from the first one on: until then nobody has the socket.
-    this.#timer = setTimeout(() => this.#leave(connectError('ETIMEDOUT', this.#socket)), CLC_WAIT_MS);
+    this.#timer = setTimeout(() => this.#fail('ETIMEDOUT', 'the peer does not use what was agreed'), CLC_WAIT_MS);
+    this.#timer.unref();
     void mover.until(() => mover.hasEntered).then(() => this.#leave(null));
+  }
+
+  #fail(code: 'EPROTO' | 'ECONNRESET' | 'ETIMEDOUT', text: string): void {
+    debug('in-band: %s', text);
+    this.#leave(connectError(code, this.#socket, text));
   }
 
   #leave(error: Error | null): void {
@@ -122,7 +141,7 @@ class Entrance {
     clearTimeout(this.#timer);
     this.#socket.off('close', this.#closed);
     try {
-      if (!this.#socket.destroyed) setReceiveLowWater(this.#fd, 1);
+      setReceiveLowWater(this.#readiness.fd, 1);
     } catch (failure) {
       debug('in-band: %s', (failure as Error).message);
     }
@@ -131,19 +150,26 @@ class Entrance {
   }
 }
 
+/** A stream on which sending failed has ended: whoever waits for an answer is told so. */
 function tcpStream(fd: number): ClcStream {
+  let isBroken = false;
+  const guarded = <T>(act: () => T, otherwise: T): T => {
+    try {
+      return act();
+    } catch (error) {
+      debug('in-band: %s', (error as Error).message);
+      isBroken = true; // reset
+      return otherwise;
+    }
+  };
   return {
-    peek(length) {
-      try {
+    peek: (length) =>
+      guarded<Buffer | 'end'>(() => {
         const hasEnded = tcpInfo(fd).state !== TCP_ESTABLISHED; // asked first: what came before the end is there then
-        const bytes = peekBytes(fd, length);
+        const bytes = isBroken ? null : peekBytes(fd, length);
         return bytes === null || (hasEnded && bytes.length < length) ? 'end' : bytes;
-      } catch (error) {
-        debug('in-band: %s', (error as Error).message);
-        return 'end'; // reset
-      }
-    },
-    read: (length) => takeBytes(fd, length) ?? Buffer.alloc(0),
-    send: (bytes) => sendBytes(fd, bytes),
+      }, 'end'),
+    read: (length) => guarded(() => takeBytes(fd, length), null) ?? Buffer.alloc(0),
+    send: (bytes) => guarded(() => sendBytes(fd, bytes), undefined),
   };
 }

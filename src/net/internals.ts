@@ -49,6 +49,7 @@ export interface TcpHandle {
   reading: boolean;
   onread: unknown;
   isStreamBase?: boolean;
+  hasRef(): boolean;
   readStart(): number;
   readStop(): number;
 }
@@ -156,10 +157,14 @@ function findOnStreamRead(): unknown {
 }
 
 /** An error as net makes it when a connection does not come about. */
-export function connectError(code: 'EPROTO' | 'ECONNRESET' | 'ETIMEDOUT', socket: Socket): NodeJS.ErrnoException {
+export function connectError(
+  code: 'EPROTO' | 'ECONNRESET' | 'ETIMEDOUT',
+  socket: Socket,
+  why: string,
+): NodeJS.ErrnoException {
   const errno = { EPROTO: -71, ECONNRESET: -104, ETIMEDOUT: -110 }[code];
   const { remoteAddress: address, remotePort: port } = socket;
-  const error = new Error(`connect ${code} ${address}:${port}`);
+  const error = new Error(`connect ${code} ${address}:${port}`, { cause: new Error(why) });
   return Object.assign(error, { errno, code, syscall: 'connect', address, port });
 }
 

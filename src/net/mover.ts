@@ -5,7 +5,7 @@
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
-import { type Connection, type ConnectionParts, openConnection } from '../smc/connection.ts';
+import { type Connection, type ConnectionParts, giveBack, openConnection } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier, type CarrierListener } from './carrier.ts';
@@ -151,9 +151,9 @@ export class Mover {
     this.connected(parts, group);
   }
 
-  /** After `enter`: bytes of ours go where they are going to go. */
+  /** After `enter`: the peer is bound, or never will be. */
   get hasEntered(): boolean {
-    return this.#state !== 'CONNECTED' || this.connection === null || this.connection.out.isMoved;
+    return this.#state !== 'CONNECTED' || this.connection === null || this.connection.out.wasOffered;
   }
 
   /** What C++ reads and writes tells nobody: asked for now and then, as long as no byte passes through JavaScript. */
@@ -217,8 +217,7 @@ export class Mover {
     const carrier = this.#carrier;
     const why = this.#state !== 'HANDSHAKE' || carrier === null ? REASONS.ENDED : this.#whyNotNow(carrier);
     if (why !== null || carrier === null) {
-      parts.device.detachDmb(parts.remote);
-      void parts.device.unregisterDmb(parts.dmb);
+      giveBack(parts);
       this.#ground.declineLate(this, why ?? REASONS.ENDED);
       this.stay(why ?? REASONS.ENDED);
       return;

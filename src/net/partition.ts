@@ -35,12 +35,14 @@ import {
   unreadBytes,
   yieldCpu,
 } from '../os/index.ts';
+import type { ConnectionParts } from '../smc/connection.ts';
 import { asDecline, encodeDecline, Handshake, type HandshakeContext, type HandshakeOutcome } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { prefixesOf } from './addresses.ts';
 import type { Carrier } from './carrier.ts';
 import { enterInBand } from './in-band.ts';
+import { inTime } from './in-time.ts';
 import { Matches, withMatch } from './matches.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
@@ -49,6 +51,8 @@ const debug = debuglog('isthmus');
 
 /** As Linux waits for a CLC message. */
 const HANDSHAKE_TIMEOUT_MS = 6000;
+/** How long the fabric may take to answer, while a peer waits for us. */
+const REACH_MS = 2000;
 /** After a fabric could not be joined. */
 const FIRST_REJOIN_MS = 500;
 const LAST_REJOIN_MS = 30_000;
@@ -516,6 +520,10 @@ export class Partition implements Ground, Client {
       void handshake.receive(message);
       return;
     }
+    this.#declinedLate(mover, message);
+  }
+
+  #declinedLate(mover: Mover, message: Buffer): void {
     const decline = asDecline(message);
     if (decline === null) return;
     this.#forgetMatch(mover);
@@ -554,10 +562,11 @@ export class Partition implements Ground, Client {
         const mover = makeMover();
         if ('parts' in agreement) {
           const { parts, group } = agreement;
-          this.#note(mover, group.peer, { handshake: null, declineLate: decline, forget: () => {} });
+          // Only one end may decline in the TCP stream: the server, after the Confirm.
+          const declineLate = role === 'server' ? decline : () => void socket.destroy();
+          this.#note(mover, group.peer, { handshake: null, declineLate, forget: () => {} });
           mover.enter(parts, group);
-          // From now on what is sent on TCP is the program's.
-          void mover.until(() => mover.hasEntered).then(() => this.#forgetMatch(mover));
+          void mover.until(() => mover.hasEntered).then(() => this.#entered(mover, group.peer, parts));
         } else {
           mover.stay(agreement.reason);
         }
@@ -571,6 +580,23 @@ export class Partition implements Ground, Client {
   /** Handshakes under way, whose GID is with the peer already. */
   #entering = 0;
 
+  /** From now on what is sent on TCP is the program's. A Decline goes by way of the device, to whom the peer's token names. */
+  #entered(mover: Mover, peer: Gid, { device, dmb, remote }: ConnectionParts): void {
+    if (this.#matchOf.get(mover) === undefined) return;
+    const send = (message: Buffer): void => {
+      const bytes = withMatch(remote.token, message);
+      if (device instanceof HostDevice) device.sendMessage(peer, bytes);
+      else setImmediate(() => this.#matches.receive(peer, bytes));
+    };
+    const declineLate = (reason: Reason) => send(encodeDecline(reason));
+    this.#matchOf.set(mover, {
+      handshake: null,
+      declineLate,
+      forget: () => this.#matches.forget(peer, dmb.token),
+    });
+    this.#matches.listen(peer, dmb.token, (message) => this.#declinedLate(mover, message));
+  }
+
   async #inBandContext(socket: Socket, refusal: Reason | null): Promise<HandshakeContext> {
     const membership = refusal === null ? await this.#member() : null;
     const devices = membership === null ? [] : devicesOf(membership);
@@ -582,7 +608,7 @@ export class Partition implements Ground, Client {
       peer: null,
       introduce: async (peer) => {
         if (membership === null || devices.some((device) => device.peers.includes(peer))) return;
-        await membership.client.reach(peer);
+        await inTime(membership.client.reach(peer), REACH_MS); // a fabric that is stopped must not keep the peer waiting
       },
       refusal,
     };
@@ -591,8 +617,9 @@ export class Partition implements Ground, Client {
   /** Joins the fabric, if there is one. Who shakes hands in-band can be found there. */
   async #member(): Promise<Membership | null> {
     if (this.#membership === null && this.#noFabric === null) await this.#joinOnce();
-    this.#membership?.client.sayReachable();
-    return this.#membership;
+    const membership = this.#membership;
+    if (membership !== null) await inTime(membership.client.becomeReachable(), REACH_MS);
+    return membership;
   }
 
   // --- Client of the ISM layer ---

@@ -5,6 +5,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
+import { inspect } from 'node:util';
 import { REASONS } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
@@ -108,7 +109,8 @@ export class Runtime {
     if (this.#holding) return;
     this.#holding = true;
     const isWanted = (server: Server, { localAddress, localPort }: Socket) =>
-      this.#inBandServers.has(server) || this.policy.inBand?.has(localAddress, localPort) === true;
+      localAddress !== undefined &&
+      (this.#inBandServers.has(server) || this.policy.inBand?.has(localAddress, localPort) === true);
     holdServers(isWanted, this.#detour('server', null));
   }
   #holding = false;
@@ -116,7 +118,10 @@ export class Runtime {
   #enterClient(socket: Socket, args: unknown[]): void {
     const isAsked = wantsInBand(args);
     if (!isAsked && this.policy.inBand === null) return;
-    const isWanted = () => isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true;
+    // A Unix socket has no address.
+    const isWanted = () =>
+      socket.remoteAddress !== undefined &&
+      (isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true);
     holdClient(socket, isWanted, this.#detour('client', new AsyncResource('ISTHMUS')));
   }
 
@@ -124,10 +129,30 @@ export class Runtime {
     return async (socket) => {
       this.#entered.add(socket);
       const refusal = this.policy.mode === 'off' ? REASONS.OFF : whyNot(socket);
-      const engine = await this.engine();
-      return engine.enter(socket, role, context, refusal);
+      const { remoteAddress, remotePort } = socket;
+      try {
+        const engine = await this.engine();
+        const error = await engine.enter(socket, role, context, refusal);
+        // The program of a client is told by an error.
+        if (error !== null && role === 'server') this.#warn(`${remoteAddress}:${remotePort}`, error);
+        return error;
+      } catch (error) {
+        return error as Error;
+      }
     };
   }
+
+  /** Once: most often one end was not told, and then there are many. */
+  #warn(peer: string, { message, cause }: Error): void {
+    if (this.#warned) return;
+    this.#warned = true;
+    const why = cause instanceof Error ? cause.message : message;
+    process.emitWarning(
+      `the connection from ${peer} did not come about: ${why}. Were both ends told to shake hands in-band? Further ones are not mentioned`,
+      'IsthmusWarning',
+    );
+  }
+  #warned = false;
 
   /** At once when the engine is there. */
   #withEngine(use: (engine: Engine) => void): void {
@@ -154,7 +179,12 @@ export class Runtime {
 /** Whether options say so. `connect` hands them on in an array. */
 export function wantsInBand([first]: readonly unknown[]): boolean {
   const options: unknown = Array.isArray(first) ? first[0] : first;
-  return typeof options === 'object' && options !== null && Reflect.get(options, 'handshake') === 'in-band';
+  const handshake: unknown =
+    typeof options === 'object' && options !== null ? Reflect.get(options, 'handshake') : undefined;
+  if (handshake === undefined || handshake === 'fabric') return false;
+  if (handshake === 'in-band') return true;
+  const error = new TypeError(`options.handshake is 'fabric' or 'in-band', not ${inspect(handshake)}`);
+  throw Object.assign(error, { code: 'ERR_INVALID_ARG_VALUE' });
 }
 
 /** The one runtime of this thread. @param registerUrl of the preload that belongs to the caller's copy of the package */

@@ -2,13 +2,15 @@
  * Being told that a socket is readable, without a byte being read.
  *
  * Node.js reads what it waits for. Given a buffer of no length, libuv tells that there is something to be read and leaves it there
- * (UV_ENOBUFS); a second descriptor of the socket keeps that away from the program's own handle.
+ * (UV_ENOBUFS); a second descriptor of the socket keeps that away from the program's own handle, and is ours also when that is closed.
  */
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { duplicateFd } from './descriptor.ts';
 import { strikeFd } from './ledger.ts';
 
 export interface Readiness {
+  /** The second descriptor; not to be used after `close`. */
+  readonly fd: number;
   /** Calls back once, when the socket is readable: as often as it is asked. */
   wait(): void;
   /** Gives the second descriptor back: until then a close of the first one ends nothing. */
@@ -39,7 +41,9 @@ export function watchReadable(fd: number, readable: () => void): Readiness {
     handle.readStop();
     readable();
   };
+  socket.unref();
   return {
+    fd: duplicate,
     wait: () => void handle.readStart(),
     close: () => void socket.destroy(),
   };

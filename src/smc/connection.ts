@@ -21,6 +21,12 @@ export interface ConnectionParts {
   readonly layout: LayoutName;
 }
 
+/** What is not wanted after all. */
+export function giveBack({ device, dmb, remote }: ConnectionParts): void {
+  device.detachDmb(remote);
+  void device.unregisterDmb(dmb);
+}
+
 /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
 export function openConnection(parts: ConnectionParts, tcpBytesRead: number): Connection {
   const { dmb, remote } = parts;
@@ -123,8 +129,6 @@ export class Connection {
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    const { device, dmb, remote } = this.#parts;
-    device.detachDmb(remote);
-    void device.unregisterDmb(dmb);
+    giveBack(this.#parts);
   }
 }

@@ -276,6 +276,7 @@ export class Handshake {
       this.decline(confirm);
       return;
     }
+    if (confirm.token === own.dmb.token) throw new PeerFault('a Confirm with our own token');
     const remote = await this.#attach(own.device, confirm).catch((error: Error) => {
       throw new PeerFault(error.message); // the client is up already, as far as it knows
     });

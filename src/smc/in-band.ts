@@ -98,12 +98,10 @@ export class InBandHandshake {
     this.#handshake.abandon(reason);
   }
 
-  /** After a success, until the peer is bound: it may decline after all. Null when it has not. */
+  /** After a success, until the peer is bound: it may decline after all. Null when it has not. Throws for any other message. */
   takeDecline(): Reason | null {
     const message = this.#peekMessage();
-    const reason = message === null || message === 'end' ? null : asDecline(message);
-    if (reason !== null) this.#stream.read((message as Buffer).length);
-    return reason;
+    return message === null || message === 'end' ? null : asDecline(this.#stream.read(message.length));
   }
 
   /** After a success, until we are bound. */
@@ -140,6 +138,7 @@ export class InBandHandshake {
     clearTimeout(this.#timer);
     if (this.#over) return;
     this.#timer = setTimeout(() => this.#end('ETIMEDOUT', 'the peer did not answer in the handshake'), CLC_WAIT_MS);
+    this.#timer.unref(); // whoever waits keeps the program running
   }
 
   #end(error: 'EPROTO' | 'ECONNRESET' | 'ETIMEDOUT', text: string): void {

@@ -68,6 +68,8 @@ export interface OutboundHalf {
   readonly isMoved: boolean;
   /** Whether the receiver honours a cut now. */
   readonly mayCut: boolean;
+  /** Whether the receiver was ever bound. */
+  readonly wasOffered: boolean;
   /** Bytes in the peer's ring that the peer has not taken, as far as it said. */
   readonly unconsumed: number;
   /** Bytes that went through the ring. */

@@ -61,6 +61,10 @@ export class Outbound implements OutboundHalf {
     return this.#state === 'OFFERED';
   }
 
+  get wasOffered(): boolean {
+    return this.#epoch > 0;
+  }
+
   /** Reads the peer's words. Throws PeerFault when they break a rule. */
   look(): void {
     if (!this.#words.isValid) return;

@@ -37,6 +37,10 @@ export interface HostDeviceOptions {
   readonly maxDmbs?: number;
 }
 
+/** How long a token may be ahead of its DMB; the owner has told of it already. */
+const ATTACH_WAIT_MS = 1000;
+const ATTACH_RETRY_MS = 2;
+
 export class HostDevice implements Device {
   readonly name: 'host' | 'loopback';
   readonly gid: Gid;
@@ -193,11 +197,29 @@ export class HostDevice implements Device {
   }
 
   async attachDmb(token: Token): Promise<RemoteDmb> {
+    const remote = this.#attach(token) ?? (await this.#attachSoon(token));
+    if (remote === null)
+      throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+    return remote;
+  }
+
+  #attach(token: Token): RemoteDmb | null {
     for (const pair of this.#pairs.values()) {
       const remote = pair.attach(token);
       if (remote !== null) return remote;
     }
-    throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+    return null;
+  }
+
+  /** A token may come another way than the channel, and be faster than the owner's word of its DMB. */
+  async #attachSoon(token: Token): Promise<RemoteDmb | null> {
+    for (let waited = 0; waited < ATTACH_WAIT_MS && this.#pairs.size > 0; waited += ATTACH_RETRY_MS) {
+      for (const pair of this.#pairs.values()) pair.receive();
+      const remote = this.#attach(token);
+      if (remote !== null) return remote;
+      await new Promise((resolve) => setTimeout(resolve, ATTACH_RETRY_MS));
+    }
+    return null;
   }
 
   detachDmb(remote: RemoteDmb): void {

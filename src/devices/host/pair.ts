@@ -272,6 +272,11 @@ export class Pair implements PolledPair {
 
   // --- The peer's DMBs ---
 
+  /** Takes what stands in the channel now. */
+  receive(): void {
+    if (!this.#dead) this.#channel.receive();
+  }
+
   /** Null when no such DMB was registered for us. */
   attach(token: Token): RemoteDmb | null {
     const offer = this.#offers.get(token);

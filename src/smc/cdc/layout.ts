@@ -194,6 +194,7 @@ class CdcInbound implements InboundHalf {
 
 class CdcOutbound implements OutboundHalf {
   readonly mayCut = false;
+  readonly wasOffered = true;
   readonly #ends: Ends;
   readonly #in: CdcInbound;
   #state: SenderState = 'MOVED';
