@@ -7,8 +7,10 @@ import { connect as netConnect, createServer as netCreateServer, type Server, ty
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { DEFAULT_UEID, parseChid, randomGid } from '../../src/ism/index.ts';
 import { type Decline, decodeClc, encodeClc, SMC_CLC_DECL } from '../../src/smc/clc/index.ts';
 import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
+import { makeProposal } from '../../src/smc/negotiation.ts';
 import { eventually } from '../../src/testing/index.ts';
 import { cannotMove } from './commands.ts';
 import { PRELUDE, Stage } from './two-programs.ts';
@@ -194,6 +196,50 @@ describe('a server that shakes hands in-band', { skip }, () => {
     assert.equal(connections.length, 1);
   });
 
+  test('survives peers that reset the connection while it works on their Proposal', async () => {
+    const { port, connections } = await inBandServer();
+    const device = { gid: randomGid(), chid: parseChid(0xffff) };
+    const means = {
+      devices: [device],
+      ueids: [DEFAULT_UEID],
+      seid: null,
+      prefixes: null,
+      layouts: ['kernel'],
+    } as const;
+    for (let i = 0; i < 50; i++) {
+      const peer = await rawClient(port);
+      peer.socket.write(encodeClc(makeProposal(means)));
+      setImmediate(() => peer.socket.resetAndDestroy());
+      await peer.closed;
+    }
+    const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+    await once(socket, 'connect');
+    socket.destroy();
+    await eventually('its program has it', () => connections.some((one) => isthmus.info(one).mode === 'SMC-D'));
+  });
+
+  test('brings a connection back that its program wants on TCP at once', async () => {
+    const server = isthmus.createServer({ handshake }, async (socket) => {
+      open.add(socket);
+      const { mode } = await isthmus.restore(socket);
+      socket.end(mode);
+    });
+    const socket = isthmus.connect({ port: await listen(server), host: '127.0.0.1', handshake });
+    assert.equal(String(await once(socket, 'data')), 'TCP');
+    socket.destroy();
+  });
+
+  test('is a Unix socket: there is no handshake', async () => {
+    const server = isthmus.createServer({ handshake }, (socket) => socket.pipe(socket));
+    open.add(server);
+    const path = join(directory, 'a.sock');
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const socket = isthmus.connect({ path, handshake });
+    socket.write('hello');
+    assert.equal(String(await once(socket, 'data')), 'hello');
+    socket.destroy();
+  });
+
   test('can be closed while a handshake is under way', async () => {
     const { port, server } = await inBandServer();
     const peer = await rawClient(port);
@@ -268,6 +314,12 @@ describe('a client that shakes hands in-band', { skip }, () => {
     const port = await rawServer(() => {});
     const error = await failure(isthmus.connect({ port, host: '127.0.0.1', handshake }));
     assert.equal(error.code, 'ETIMEDOUT');
+  });
+
+  test('is not made with a handshake that does not exist', () => {
+    const wrong = { port: 1, host: '127.0.0.1', handshake: 'inband' };
+    assert.throws(() => isthmus.connect(wrong as never), { code: 'ERR_INVALID_ARG_VALUE' });
+    assert.throws(() => isthmus.createServer(wrong as never), { code: 'ERR_INVALID_ARG_VALUE' });
   });
 
   test('is refused as any other when nobody listens', async () => {
@@ -390,6 +442,32 @@ describe('programs that know nothing of it, by policy', { skip }, () => {
       const [row] = connections;
       assert.deepEqual([row?.mode, row?.reason.name, row?.bytes.inTcp, row?.bytes.outTcp], ['SMC-D', 'MOVED', 0, 0]);
     }
+  });
+
+  staged('are kept running by a connection that is being made, and by nothing else', async (stage) => {
+    const echo = `${PRELUDE}
+      const server = net.createServer((socket) => socket.pipe(socket));
+      server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));`;
+    // Many, for a token must not be lost that is faster than its DMB.
+    const client = `${PRELUDE}
+      let left = 60;
+      const one = () => {
+        const socket = net.connect(args[0], '127.0.0.1', () => socket.end('hello'));
+        socket.on('data', () => {}).on('close', (hadError) => hadError ? tell('error') : --left > 0 ? one() : tell('got all'));
+      };
+      one();`;
+    const { client: program } = await between(stage, {}, {}, [echo, client]);
+    assert.deepEqual(await program.exited, { code: 0, signal: null });
+    assert.deepEqual(program.lines, ['got all']);
+  });
+
+  staged('see what a listener throws as an exception', async (stage) => {
+    const client = `${PRELUDE}
+      process.on('uncaughtException', (error) => tell('got ' + error.message));
+      process.on('unhandledRejection', () => tell('got a rejection'));
+      net.connect(args[0], '127.0.0.1', () => { throw new Error('of mine'); });`;
+    const { answer } = await between(stage, {}, {}, [SERVER, client]);
+    assert.equal(answer, 'of mine');
   });
 
   staged('stay on TCP when the policy of one is off, and say so', async (stage) => {
