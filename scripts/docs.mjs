@@ -14,7 +14,7 @@ const { DEFAULT_LIMITS } = await built('fabric/limits.js');
 const { SENDER } = await built('smc/handover/sender.js');
 const { RECEIVER } = await built('smc/handover/receiver.js');
 const { CLOSE, STATE_NAMES } = await built('smc/states.js');
-const { REASONS, reasonOfCode } = await built('smc/reasons.js');
+const { REASONS } = await built('smc/reasons.js');
 const { SMC_CLC_DECL, declineReason } = await built('smc/clc/decline-codes.js');
 const { HostDevice } = await built('devices/host/index.js');
 const { LoopbackFabric } = await built('devices/loopback/index.js');
@@ -192,7 +192,7 @@ function declineCodes() {
     code(hex(number)),
     code(name),
     declineReason(number).text,
-    reasonOfCode(number).name === name ? 'yes' : '',
+    name in REASONS ? 'yes' : '',
   ]);
   return table(['code', 'SMC_CLC_DECL_', 'meaning', 'has a reason'], rows);
 }

@@ -115,3 +115,8 @@ test('any text gives bytes, or an error of its own', () => {
     { numRuns: 2000 },
   );
 });
+
+test('a text of nothing but lines, and repetitions without end, come to an end', () => {
+  assert.throws(() => bytesOfHex('\n'.repeat(1 << 20)), HexError);
+  assert.throws(() => bytesOfHex('00000000  e2\n*\n00010000  e2\n'.repeat(2000)), /left out/);
+});

@@ -13,7 +13,7 @@ const BETWEEN = /0x|\\x|[\s:,;{}()[\]"'_-]/gi;
 const OFFSET = /^\s*(?:0x)?([0-9a-f]{1,8})(:?)\s+(.*)$/i;
 /** Where a dump begins: zero, as an offset is written. A CLC message does not begin so. */
 const FIRST_OFFSET = /^\s*(?:0x)?(?:0{4,8}:?|0+:)\s/;
-const COMMENT = /^\s*#.*$/gm;
+const COMMENT = /^[ \t]*#.*$/gm;
 /** Tools that do not say in which base their offsets are: od has 7 digits and means octal. */
 const OD_DIGITS = 7;
 
@@ -53,6 +53,7 @@ interface Line {
 function dumpsOf(text: string): Buffer[] {
   const dumps: Line[][] = [];
   let isRepeated = false;
+  let repeatedLeft = MAX_REPEATED_BYTES;
   for (const line of text.split('\n')) {
     const [, digits, , rest = ''] = OFFSET.exec(`${line} `) ?? [];
     if (digits === undefined) {
@@ -63,7 +64,7 @@ function dumpsOf(text: string): Buffer[] {
     const current = dumps.at(-1);
     if (offset === 0 || current === undefined) dumps.push([{ offset, rest }]);
     else {
-      if (isRepeated) repeat(current, offset);
+      if (isRepeated) repeatedLeft -= repeat(current, offset, repeatedLeft);
       current.push({ offset, rest });
     }
     isRepeated = false;
@@ -71,15 +72,19 @@ function dumpsOf(text: string): Buffer[] {
   return dumps.map(bytesOfDump);
 }
 
-/** Lines that are as the one before are left out, with a `*` in their place. */
-function repeat(lines: Line[], until: number): void {
+/** Lines that are as the one before are left out, with a `*` in their place. Returns how many bytes were put in. */
+function repeat(lines: Line[], until: number, most: number): number {
   const last = lines.at(-1);
   const width = last === undefined ? 0 : bytesOfLine(last.rest, MAX_WIDTH).length;
-  if (last === undefined || width === 0 || until - last.offset > MAX_REPEATED_BYTES) return;
+  if (last === undefined || width === 0) return 0;
+  const bytes = until - last.offset;
+  if (bytes > most) throw new HexError(`more than ${MAX_REPEATED_BYTES} bytes are left out with *`);
   for (let offset = last.offset + width; offset < until; offset += width) lines.push({ offset, rest: last.rest });
+  return bytes;
 }
 
 const MAX_WIDTH = 256;
+/** In one text. */
 const MAX_REPEATED_BYTES = 65_536;
 
 function bytesOfDump(lines: readonly Line[]): Buffer {

@@ -33,6 +33,7 @@ Variables, for the command and what it starts; docs/settings.md has all of them:
                                        what the options set
   ISTHMUS_LAZY_BYTES, ISTHMUS_LAZY_MS  lazy: how many bytes, or how old (default: ${DEFAULT_POLICY.lazyBytes}, ${DEFAULT_POLICY.lazyMs})
   ISTHMUS_DMB_BYTES                    buffer of a connection, each direction (default: ${DEFAULT_POLICY.dmbBytes})
+  ISTHMUS_LAYOUT=kernel                in-band: buffers are laid out as in Linux
   ISTHMUS_BUSY_POLL_US                 how long to look before sleeping; 0: not at all (default: ${DEFAULT_POLICY.busyPollUs})
   ISTHMUS_FABRIC                       socket of the fabric to use, instead of the system's or your own
   NODE_DEBUG=isthmus                   say on stderr why connections do not move
@@ -76,8 +77,9 @@ export const run: Command = {
     if (file === undefined) return fail(`the command is missing\n${HELP}`, EXIT_USAGE);
     const env = environment(values);
     if (values.verbose) {
+      const inBand = env.ISTHMUS_IN_BAND ? `, in-band with ${env.ISTHMUS_IN_BAND}` : '';
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
-      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${readPolicy(env).mode})\n`);
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${readPolicy(env).mode}${inBand})\n`);
     }
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },

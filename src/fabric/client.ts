@@ -6,6 +6,7 @@ import {
   connectPackets,
   type Doorbell,
   errorCode,
+  OsUnavailableError,
   openDoorbell,
   type Packet,
   receivePacket,
@@ -128,6 +129,7 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
     try {
       fd = connectPackets(place.socket);
     } catch (error) {
+      if (error instanceof OsUnavailableError) throw new FabricUnavailable('none', error.message, error);
       const code = errorCode(error);
       if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN' || code === 'ENOTDIR') continue;
       throw new FabricUnavailable(

@@ -38,17 +38,17 @@ function isAmong(addresses: BlockList, address: string): boolean {
 function parsePattern(text: string): Pattern {
   const [, bracketed, plain, ports] = PATTERN.exec(text) ?? [];
   const address = bracketed ?? plain;
-  if (address === undefined || ports === undefined) throw new TypeError(`not ADDRESS:PORT: ${text}`);
+  if (address === undefined || ports === undefined) throw new TypeError(`not ADDRESS:PORT (IPv6 in brackets): ${text}`);
   const [firstPort, lastPort = firstPort] = ports === '*' ? [0, LAST_PORT] : ports.split('-').map(Number);
   if (firstPort === undefined || lastPort === undefined || firstPort > lastPort || lastPort > LAST_PORT)
-    throw new TypeError(`not a range of ports: ${ports}`);
+    throw new TypeError(`not a port or range of ports up to ${LAST_PORT}: ${ports}`);
   return { addresses: address === '*' ? null : parseAddresses(address), firstPort, lastPort };
 }
 
 function parseAddresses(text: string): BlockList {
   const [address = '', bits] = text.split('/');
   const family = isIP(address);
-  if (family === 0) throw new TypeError(`not an IP address: ${address}`);
+  if (family === 0) throw new TypeError(`not an IP address, and names are not looked up: ${address}`);
   const list = new BlockList();
   const type = family === 6 ? 'ipv6' : 'ipv4';
   if (bits === undefined) list.addAddress(address, type);

@@ -61,7 +61,7 @@ export function readPolicy(env: NodeJS.ProcessEnv, warn: (text: string) => void 
     try {
       return value === '' ? null : parseEndpoints(value);
     } catch (error) {
-      warn(`${name}=${value}: ${(error as Error).message}; it is not used`);
+      warn(`${name}=${value}: ${(error as Error).message}; nothing of the value is used`);
       return null;
     }
   };

@@ -39,8 +39,8 @@ const ROWS = {
   NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
   NOUEID: [
     SMC_CLC_DECL.NOUEID,
-    'the proposal names no enterprise id',
-    '`isthmus ueid show` lists those of this host; `isthmus ueid add ISTHMUS` brings the built-in one back',
+    'there is no enterprise id (UEID) to agree on',
+    '`isthmus ueid show` lists those of this host; `isthmus ueid add ISTHMUS` brings the built-in one back, for new connections',
   ],
   OPTUNSUPP: [
     SMC_CLC_DECL.OPTUNSUPP,
@@ -101,7 +101,7 @@ const ROWS = {
     'Linux 5.14 or later is needed (SO_NETNS_COOKIE)',
   ],
   NOBYTE: [0x4953000c, 'no byte has passed yet', ''],
-  CHECKING: [0x4953000d, 'being looked at', ''],
+  CHECKING: [0x4953000d, 'being looked at', 'an idle connection moves with its next bytes'],
   NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
   HALFCLOSED: [0x49530011, 'one of its directions has ended', ''],
   TLS: [0x49530012, 'TLS reads and writes it below JavaScript', ''],

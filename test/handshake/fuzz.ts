@@ -10,15 +10,24 @@ Tries the properties of CLC messages and of handshakes between two ends with ran
 `;
 const RUNS = 500;
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '1' },
-    seed: { type: 'string' },
-    path: { type: 'string' },
-    only: { type: 'string' },
-    help: { type: 'boolean', short: 'h' },
-  },
-});
+function optionsOf() {
+  try {
+    return parseArgs({
+      options: {
+        minutes: { type: 'string', default: '1' },
+        seed: { type: 'string' },
+        path: { type: 'string' },
+        only: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values;
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${HELP}`);
+    process.exit(2);
+  }
+}
+
+const values = optionsOf();
 const minutes = Number(values.minutes);
 const chosen = Object.entries(PROPERTIES).filter(([name]) => name.includes(values.only ?? ''));
 if (values.help || !(minutes > 0) || chosen.length === 0) {

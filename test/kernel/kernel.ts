@@ -19,11 +19,12 @@ const CACHE = join(ROOT, '.kernel');
 const GUEST = join(ROOT, 'test/kernel/guest.c');
 
 /** Where a kernel may be, the first one counts: as a program, or packed with xz. */
-const FOLDERS = [
-  ...(process.env.ISTHMUS_KERNEL ? [process.env.ISTHMUS_KERNEL] : []),
-  CACHE,
-  join(ROOT, '../shared/lab/kernel'), // one that is kept beside the checkout
-];
+const FOLDERS = process.env.ISTHMUS_KERNEL
+  ? [process.env.ISTHMUS_KERNEL]
+  : [
+      CACHE,
+      join(ROOT, '../shared/lab/kernel'), // one that is kept beside the checkout
+    ];
 
 function findKernel(): string | undefined {
   for (const folder of FOLDERS) {
@@ -70,7 +71,11 @@ interface Image {
 function findImage(): Image | string {
   if (process.platform !== 'linux' || process.arch !== 'x64') return 'User-Mode Linux runs on x86-64 Linux only';
   const kernel = findKernel();
-  if (kernel === undefined) return 'there is no kernel to talk to: `node scripts/kernel.mjs` builds one';
+  if (kernel === undefined) {
+    const own = process.env.ISTHMUS_KERNEL;
+    if (own) return `ISTHMUS_KERNEL is ${own}, and there is neither linux nor linux*.xz`;
+    return 'there is no kernel to talk to: `node scripts/kernel.mjs` builds one';
+  }
   try {
     return { linux: unpacked(kernel), guest: guestImage() };
   } catch (error) {
