@@ -94,7 +94,7 @@ export function holdServers(isWanted: (server: Server, socket: Socket) => boolea
 /** A socket that nobody reads keeps no program running, as one that is being connected does. */
 function hold(socket: Socket, detour: Detour, release: (error: Error | null) => void): void {
   const alive = setInterval(() => follow(), REF_CHECK_MS);
-  const follow = () => void (internalsOf(socket)._handle?.hasRef() === false ? alive.unref() : alive.ref());
+  const follow = () => void (internalsOf(socket)._handle?.hasRef?.() === false ? alive.unref() : alive.ref());
   follow();
   void detour(socket).then((error) => {
     clearInterval(alive);

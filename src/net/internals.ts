@@ -49,7 +49,8 @@ export interface TcpHandle {
   reading: boolean;
   onread: unknown;
   isStreamBase?: boolean;
-  hasRef(): boolean;
+  /** Not that of TLS. */
+  hasRef?(): boolean;
   readStart(): number;
   readStop(): number;
 }

@@ -12,7 +12,7 @@ import { type Decline, decodeClc, encodeClc, SMC_CLC_DECL } from '../../src/smc/
 import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
 import { makeProposal } from '../../src/smc/negotiation.ts';
 import { eventually } from '../../src/testing/index.ts';
-import { cannotMove } from './commands.ts';
+import { cannotMove, ROOT } from './commands.ts';
 import { PRELUDE, Stage } from './two-programs.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'isthmus-in-band-'));
@@ -459,6 +459,29 @@ describe('programs that know nothing of it, by policy', { skip }, () => {
     const { client: program } = await between(stage, {}, {}, [echo, client]);
     assert.deepEqual(await program.exited, { code: 0, signal: null });
     assert.deepEqual(program.lines, ['got all']);
+  });
+
+  staged('stay on TCP with TLS, and say so', async (stage) => {
+    const files = ['key.pem', 'cert.pem'].map((name) => JSON.stringify(join(ROOT, 'test/fixtures/tls', name)));
+    const server = `${PRELUDE}
+      import https from 'node:https';
+      import { readFileSync } from 'node:fs';
+      const [key, cert] = [${files}].map((file) => readFileSync(file));
+      const server = https.createServer({ key, cert }, (request, response) => response.end('secret'));
+      server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));`;
+    const client = `${PRELUDE}
+      import https from 'node:https';
+      const agent = new https.Agent({ keepAlive: true, rejectUnauthorized: false });
+      https.get({ port: args[0], host: '127.0.0.1', agent }, (response) => {
+        response.on('data', (text) => tell('got ' + text));
+      });
+      setInterval(() => {}, 1000);`;
+    const { answer, ...ends } = await between(stage, {}, {}, [server, client]);
+    assert.equal(answer, 'secret');
+    assert.deepEqual(
+      [ends.server, ends.client].map(({ connections }) => connections[0]?.reason.name),
+      ['TLS', 'TLS'],
+    );
   });
 
   staged('see what a listener throws as an exception', async (stage) => {
