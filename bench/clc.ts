@@ -24,7 +24,7 @@ export const clc: Inquiry = {
 
 function messages(): Record<string, ClcMessage> {
   const device = { gid: randomGid(), chid: parseChid(0xffff) };
-  const ueids = ['ISTHMUS', 'SOME.OTHER-ONE'] as Eid[];
+  const ueids = ['ISTHMUS'] as Eid[];
   const proposal = makeProposal({ devices: [device], ueids, seid: null, layouts: ['isthmus'], prefixes: null });
   const [eid] = ueids as [Eid];
   const agreed = {

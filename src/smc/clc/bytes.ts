@@ -3,7 +3,7 @@ import { GID_BYTES, type Gid, gidFromBytes, gidToBytes } from '../../ism/index.t
 
 /** The same bytes with Buffer's readers. */
 export function viewOf(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A message while decode makes it. Members are set one by one: spreading objects costs more than all the rest. */
