@@ -118,5 +118,7 @@ test('any text gives bytes, or an error of its own', () => {
 
 test('a text of nothing but lines, and repetitions without end, come to an end', () => {
   assert.throws(() => bytesOfHex('\n'.repeat(1 << 20)), HexError);
+  assert.throws(() => bytesOfHex(`00000000 ${' '.repeat(1 << 18)}\r x`), HexError);
+  assert.deepEqual(bytesOfHex('00000000  e2 d4\r\n00000002  c3 d9\r\n'), [Buffer.from('e2d4c3d9', 'hex')]);
   assert.throws(() => bytesOfHex('00000000  e2\n*\n00010000  e2\n'.repeat(2000)), /left out/);
 });

@@ -10,7 +10,7 @@ export class HexError extends Error {
 
 /** 0x, \x, and what stands between bytes. */
 const BETWEEN = /0x|\\x|[\s:,;{}()[\]"'_-]/gi;
-const OFFSET = /^\s*(?:0x)?([0-9a-f]{1,8})(:?)\s+(.*)$/i;
+const OFFSET = /^\s*(?:0x)?([0-9a-f]{1,8})(:?)\s([\s\S]*)$/i;
 /** Where a dump begins: zero, as an offset is written. A CLC message does not begin so. */
 const FIRST_OFFSET = /^\s*(?:0x)?(?:0{4,8}:?|0+:)\s/;
 const COMMENT = /^[ \t]*#.*$/gm;
@@ -54,7 +54,7 @@ function dumpsOf(text: string): Buffer[] {
   const dumps: Line[][] = [];
   let isRepeated = false;
   let repeatedLeft = MAX_REPEATED_BYTES;
-  for (const line of text.split('\n')) {
+  for (const line of text.split(/\r?\n/)) {
     const [, digits, , rest = ''] = OFFSET.exec(`${line} `) ?? [];
     if (digits === undefined) {
       isRepeated ||= line.trim() === '*';
@@ -62,10 +62,10 @@ function dumpsOf(text: string): Buffer[] {
     }
     const offset = Number.parseInt(digits, digits.length === OD_DIGITS ? 8 : 16);
     const current = dumps.at(-1);
-    if (offset === 0 || current === undefined) dumps.push([{ offset, rest }]);
+    if (offset === 0 || current === undefined) dumps.push([{ offset, rest: rest.trimStart() }]);
     else {
       if (isRepeated) repeatedLeft -= repeat(current, offset, repeatedLeft);
-      current.push({ offset, rest });
+      current.push({ offset, rest: rest.trimStart() });
     }
     isRepeated = false;
   }
