@@ -39,7 +39,6 @@ export interface HostDeviceOptions {
 
 /** How long a token may be ahead of its DMB; the owner has told of it already. */
 const ATTACH_WAIT_MS = 1000;
-const ATTACH_RETRY_MS = 2;
 
 export class HostDevice implements Device {
   readonly name: 'host' | 'loopback';
@@ -53,7 +52,8 @@ export class HostDevice implements Device {
   readonly #deadPairs = new Set<Pair>();
   /** That clients were not told of yet. */
   readonly #deaths = new Map<Gid, string>();
-  readonly #waitingForPair = new Map<Gid, (() => void)[]>();
+  readonly #waitingForPair: Waiting<Gid> = new Map();
+  readonly #waitingForDmb: Waiting<Token> = new Map();
   readonly #polling: Polling;
   #listener: (event: IsmEvent) => void = () => {};
   #onMessage: (peer: Gid, bytes: Buffer) => void = () => {};
@@ -85,8 +85,9 @@ export class HostDevice implements Device {
     const pair = new Pair(introduction, this.#access, {
       up: (up) => {
         this.#polling.add(up);
-        this.#settleWaiting(up.peer);
+        settle(this.#waitingForPair, up.peer);
       },
+      offered: (token) => settle(this.#waitingForDmb, token),
       message: (from, bytes) => this.#onMessage(from.peer, bytes),
       softwareEvent: (from, code, data) => this.#listener({ type: 'software', gid: from.peer, code, data }),
       signalled: (dmb) => this.#signalled(dmb),
@@ -112,7 +113,7 @@ export class HostDevice implements Device {
     this.#polling.remove(pair);
     if (this.#pairs.get(pair.peer) === pair) this.#pairs.delete(pair.peer);
     if (!pair.isIdle) this.#deadPairs.add(pair);
-    this.#settleWaiting(pair.peer);
+    settle(this.#waitingForPair, pair.peer);
     // Not from inside a call of a client: the death may have been noticed there.
     this.#deaths.set(pair.peer, cause);
     setImmediate(() => this.#tellDeath(pair.peer));
@@ -123,12 +124,6 @@ export class HostDevice implements Device {
     if (cause === undefined) return;
     this.#deaths.delete(peer);
     this.#listener({ type: 'peer-gone', gid: peer, cause });
-  }
-
-  #settleWaiting(peer: Gid): void {
-    const waiting = this.#waitingForPair.get(peer) ?? [];
-    this.#waitingForPair.delete(peer);
-    for (const settle of waiting) settle();
   }
 
   /** Peers with a pair that is alive. */
@@ -169,11 +164,7 @@ export class HostDevice implements Device {
     if (pair === undefined) return false;
     if (!pair.isUp) {
       pair.keepAlive(true);
-      await new Promise<void>((resolve) => {
-        const waiting = this.#waitingForPair.get(gid) ?? [];
-        waiting.push(resolve);
-        this.#waitingForPair.set(gid, waiting);
-      });
+      await new Promise<void>((resolve) => wait(this.#waitingForPair, gid, resolve));
       pair.keepAlive(false);
     }
     return this.#pairs.get(gid)?.isUp ?? false;
@@ -198,8 +189,7 @@ export class HostDevice implements Device {
 
   async attachDmb(token: Token): Promise<RemoteDmb> {
     const remote = this.#attach(token) ?? (await this.#attachSoon(token));
-    if (remote === null)
-      throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+    if (remote === null) throw unknownToken();
     return remote;
   }
 
@@ -213,13 +203,15 @@ export class HostDevice implements Device {
 
   /** A token may come another way than the channel, and be faster than the owner's word of its DMB. */
   async #attachSoon(token: Token): Promise<RemoteDmb | null> {
-    for (let waited = 0; waited < ATTACH_WAIT_MS && this.#pairs.size > 0; waited += ATTACH_RETRY_MS) {
-      for (const pair of this.#pairs.values()) pair.receive();
-      const remote = this.#attach(token);
-      if (remote !== null) return remote;
-      await new Promise((resolve) => setTimeout(resolve, ATTACH_RETRY_MS));
-    }
-    return null;
+    if (this.#pairs.size === 0) return null;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => settle(this.#waitingForDmb, token), ATTACH_WAIT_MS);
+      wait(this.#waitingForDmb, token, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+    return this.#attach(token);
   }
 
   detachDmb(remote: RemoteDmb): void {
@@ -238,20 +230,16 @@ export class HostDevice implements Device {
   }
 
   moveData(token: Token, offset: number, data: Uint8Array, signal: boolean): void {
-    for (const pair of this.#pairs.values()) {
-      const remote = pair.attach(token);
-      if (remote === null) continue;
-      try {
-        if (!isInRange(remote.lengthBytes, offset, data.length))
-          throw outOfRange(offset, data.length, remote.lengthBytes);
-        remote.move(offset, data);
-        if (signal) remote.signal();
-      } finally {
-        pair.detach(remote);
-      }
-      return;
+    const remote = this.#attach(token);
+    if (remote === null) throw unknownToken();
+    try {
+      if (!isInRange(remote.lengthBytes, offset, data.length))
+        throw outOfRange(offset, data.length, remote.lengthBytes);
+      remote.move(offset, data);
+      if (signal) remote.signal();
+    } finally {
+      this.detachDmb(remote);
     }
-    throw new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
   }
 
   signalEvent(gid: Gid, code: number, data: bigint): void {
@@ -287,4 +275,23 @@ export class HostDevice implements Device {
     for (const pair of this.#deadPairs) pair.unregisterAll();
     this.#deadPairs.clear();
   }
+}
+
+function unknownToken(): IsmError {
+  return new IsmError('ERR_ISTHMUS_TOKEN', 'local', 'no DMB with this token was registered for this device');
+}
+
+/** Who waits for something, by its name. */
+type Waiting<Name> = Map<Name, (() => void)[]>;
+
+function wait<Name>(all: Waiting<Name>, name: Name, resolve: () => void): void {
+  const waiting = all.get(name) ?? [];
+  waiting.push(resolve);
+  all.set(name, waiting);
+}
+
+function settle<Name>(all: Waiting<Name>, name: Name): void {
+  const waiting = all.get(name) ?? [];
+  all.delete(name);
+  for (const resolve of waiting) resolve();
 }

@@ -59,6 +59,8 @@ export interface Introduction {
 export interface PairListener {
   /** Both have opened: DMBs can be registered and attached. */
   up(pair: Pair): void;
+  /** The peer has registered a DMB for us. */
+  offered(token: Token): void;
   message(pair: Pair, bytes: Buffer): void;
   softwareEvent(pair: Pair, code: number, data: bigint): void;
   signalled(dmb: Dmb): void;
@@ -272,11 +274,6 @@ export class Pair implements PolledPair {
 
   // --- The peer's DMBs ---
 
-  /** Takes what stands in the channel now. */
-  receive(): void {
-    if (!this.#dead) this.#channel.receive();
-  }
-
   /** Null when no such DMB was registered for us. */
   attach(token: Token): RemoteDmb | null {
     const offer = this.#offers.get(token);
@@ -489,6 +486,7 @@ export class Pair implements PolledPair {
     if (this.#offers.has(token) || this.#offers.size >= MAX_REMOTE_DMBS) throw broken('a DMB too many');
     const place = { token, index, generation, offset, lengthBytes };
     this.#offers.set(token, { place, piece, withdrawn: false, attached: new Set() });
+    this.#listener.offered(token);
   }
 
   // --- The end ---
