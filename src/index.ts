@@ -11,10 +11,11 @@ import {
   type ServerOpts,
   type Socket,
 } from 'node:net';
+import { inspect } from 'node:util';
 import { inTime } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
-import { sharedRuntime, wantsInBand } from './net/runtime.ts';
+import { handshakeOf, sharedRuntime } from './net/runtime.ts';
 
 export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
@@ -52,6 +53,15 @@ export function connect(...args: unknown[]): Socket {
 }
 
 export const createConnection = connect;
+
+/** Throws TypeError for what is none. */
+function wantsInBand(args: readonly unknown[]): boolean {
+  const handshake = handshakeOf(args);
+  if (handshake === undefined || handshake === 'fabric') return false;
+  if (handshake === 'in-band') return true;
+  const error = new TypeError(`options.handshake is 'fabric' or 'in-band', not ${inspect(handshake)}`);
+  throw Object.assign(error, { code: 'ERR_INVALID_ARG_VALUE' });
+}
 
 export interface AccelerateOptions {
   /** Which end of the connection this is; found out where it can be: an accepted socket has a server. */

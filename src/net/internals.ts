@@ -5,6 +5,7 @@
  * of its handle (`readStart`, `readStop`, the counters) are overridden on the instance. Any surprise means: stay on TCP.
  */
 import { Socket } from 'node:net';
+import { constants } from 'node:os';
 
 export type WriteCallback = (error?: Error | null) => void;
 
@@ -163,7 +164,7 @@ export function connectError(
   socket: Socket,
   why: string,
 ): NodeJS.ErrnoException {
-  const errno = { EPROTO: -71, ECONNRESET: -104, ETIMEDOUT: -110 }[code];
+  const errno = -constants.errno[code];
   const { remoteAddress: address, remotePort: port } = socket;
   const error = new Error(`connect ${code} ${address}:${port}`, { cause: new Error(why) });
   return Object.assign(error, { errno, code, syscall: 'connect', address, port });
@@ -174,6 +175,6 @@ export function socketError(
   code: 'ECONNRESET' | 'EPIPE' | 'ECANCELED',
   syscall: 'read' | 'write',
 ): NodeJS.ErrnoException {
-  const errno = { ECONNRESET: -104, EPIPE: -32, ECANCELED: -125 }[code];
+  const errno = -constants.errno[code];
   return Object.assign(new Error(`${syscall} ${code}`), { errno, code, syscall });
 }

@@ -479,7 +479,9 @@ export class Partition implements Ground, Client {
       ...this.#ownMeans(),
       devices,
       layouts: ['isthmus'], // the other one knows no way from TCP to the ring
+      prefixes: null,
       peer,
+      refusal: null,
       introduce: async () => {},
     };
     const handshake = new Handshake(context, send, (outcome) => {
@@ -500,12 +502,10 @@ export class Partition implements Ground, Client {
     return {
       ueids: this.#membership?.client.ueids ?? [DEFAULT_UEID],
       seid: this.#membership?.client.seid ?? null,
-      prefixes: null,
       client: this,
       groups: this.#groups,
       hostName: hostname(),
       dmbBytes: this.#policy.dmbBytes,
-      refusal: null,
     };
   }
 

@@ -1,13 +1,12 @@
 /** When connections move: what the environment says, with its defaults. */
 import { readCount, TIMER_LIMIT_MS } from '../fabric/settings.ts';
+import { LAYOUTS, type LayoutName } from '../smc/layout.ts';
 import { type Endpoints, parseEndpoints } from './endpoints.ts';
 
 export const POLICY_MODES = ['eager', 'lazy', 'off'] as const;
 export type PolicyMode = (typeof POLICY_MODES)[number];
 export const ACCESS_MODES = ['mapped', 'store'] as const;
 export type AccessMode = (typeof ACCESS_MODES)[number];
-
-export const LAYOUTS = ['isthmus', 'kernel'] as const;
 
 export interface Policy {
   /**
@@ -30,7 +29,7 @@ export interface Policy {
   /** Connections whose handshake is in-band: a client's by its peer's address, a server's by its own. Null: none. */
   readonly inBand: Endpoints | null;
   /** In-band: how the head of a DMB is laid out. `isthmus` is used when both ends know it. */
-  readonly layout: (typeof LAYOUTS)[number];
+  readonly layout: LayoutName;
 }
 
 export const DEFAULT_POLICY: Policy = {

@@ -5,7 +5,6 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
-import { inspect } from 'node:util';
 import { REASONS } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
@@ -116,7 +115,7 @@ export class Runtime {
   #holding = false;
 
   #enterClient(socket: Socket, args: unknown[]): void {
-    const isAsked = wantsInBand(args);
+    const isAsked = handshakeOf(args) === 'in-band';
     if (!isAsked && this.policy.inBand === null) return;
     // A Unix socket has no address.
     const isWanted = () =>
@@ -176,15 +175,10 @@ export class Runtime {
   }
 }
 
-/** Whether options say so. `connect` hands them on in an array. */
-export function wantsInBand([first]: readonly unknown[]): boolean {
+/** The option of that name, of whomever's `connect`: Node.js hands its options on in an array. */
+export function handshakeOf([first]: readonly unknown[]): unknown {
   const options: unknown = Array.isArray(first) ? first[0] : first;
-  const handshake: unknown =
-    typeof options === 'object' && options !== null ? Reflect.get(options, 'handshake') : undefined;
-  if (handshake === undefined || handshake === 'fabric') return false;
-  if (handshake === 'in-band') return true;
-  const error = new TypeError(`options.handshake is 'fabric' or 'in-band', not ${inspect(handshake)}`);
-  throw Object.assign(error, { code: 'ERR_INVALID_ARG_VALUE' });
+  return typeof options === 'object' && options !== null ? Reflect.get(options, 'handshake') : undefined;
 }
 
 /** The one runtime of this thread. @param registerUrl of the preload that belongs to the caller's copy of the package */

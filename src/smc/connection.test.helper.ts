@@ -1,12 +1,11 @@
 /** Two ends of a connection in one event loop, over every device and in every layout. Not a test itself. */
+import assert from 'node:assert/strict';
 import { makeHostFabric } from '../devices/host/host.test.helper.ts';
 import { LoopbackFabric } from '../devices/loopback/index.ts';
 import type { Client, Device, Dmb, RemoteDmb, Token } from '../ism/index.ts';
 import { eventually } from '../testing/index.ts';
 import { type Connection, openConnection } from './connection.ts';
 import type { LayoutName } from './layout.ts';
-
-export const LAYOUTS: readonly LayoutName[] = ['isthmus', 'kernel'];
 
 /** The smallest DMB there is in SMC. */
 export const DMB_BYTES = 16384;
@@ -121,4 +120,30 @@ export function takeAll({ connection }: End): Buffer {
   for (let chunk = connection.in.take(5000); chunk !== null; chunk = connection.in.take(5000)) chunks.push(chunk);
   connection.in.taken();
   return Buffer.concat(chunks);
+}
+
+/** One of what any end can do, by name: for tests that play at random. */
+export function act(connection: Connection, what: 'look' | 'back' | 'end' | 'tcpEnd' | 'close' | 'die'): void {
+  switch (what) {
+    case 'look':
+      connection.look();
+      break;
+    case 'back':
+      connection.out.back();
+      break;
+    case 'end':
+      connection.end();
+      break;
+    case 'tcpEnd':
+      connection.in.tcpEnd();
+      break;
+    case 'close':
+      assert.doesNotThrow(() => connection.close(false));
+      break;
+    case 'die':
+      assert.doesNotThrow(() => connection.die());
+      break;
+    default:
+      what satisfies never;
+  }
 }

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { eventually } from '../testing/index.ts';
-import { DEVICES, DMB_BYTES, type End, LAYOUTS, look, moved, takeAll } from './connection.test.helper.ts';
+import { DEVICES, DMB_BYTES, type End, look, moved, takeAll } from './connection.test.helper.ts';
+import { LAYOUTS, type LayoutName } from './layout.ts';
 import { CLOSE, type CloseState, STATE_NAMES } from './states.ts';
 
 test('every state of closing has a row for every event, and a name', () => {
@@ -326,7 +327,7 @@ const ABORTS: readonly {
   },
 ];
 
-async function bring(layout: (typeof LAYOUTS)[number], steps: readonly Step[]): Promise<readonly [End, End]> {
+async function bring(layout: LayoutName, steps: readonly Step[]): Promise<readonly [End, End]> {
   const ends = await moved(layout);
   for (const step of steps) {
     const { connection } = step.startsWith('a') ? ends[0] : ends[1];

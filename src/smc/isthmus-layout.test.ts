@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { connect, DMB_BYTES, look, moved } from './connection.test.helper.ts';
+import { act, connect, DMB_BYTES, look, moved } from './connection.test.helper.ts';
 import { PeerFault } from './errors.ts';
 import { FLAG, ringBytes, WORD } from './head.ts';
 
@@ -79,9 +79,6 @@ test('whatever a peer writes into whatever word: a fault of the peer or bytes of
             case 'store':
               attacker.remote.storeWord(4 * one[1], one[2]);
               break;
-            case 'look':
-              connection.look();
-              break;
             case 'take': {
               const bytes = connection.in.take(1000);
               connection.in.taken();
@@ -101,24 +98,11 @@ test('whatever a peer writes into whatever word: a fault of the peer or bytes of
             case 'retract':
               connection.in.retract();
               break;
-            case 'back':
-              connection.out.back();
-              break;
             case 'cut':
               if (connection.out.mayCut) connection.out.cut(0);
               break;
-            case 'end':
-              connection.end();
-              break;
-            case 'tcpEnd':
-              connection.in.tcpEnd();
-              break;
-            case 'close':
-              assert.doesNotThrow(() => connection.close(false));
-              break;
-            case 'die':
-              assert.doesNotThrow(() => connection.die());
-              break;
+            default:
+              act(connection, one[0]);
           }
         }
       } catch (error) {

@@ -8,7 +8,8 @@
 import type { ReceiverState } from './handover/receiver.ts';
 import type { SenderState } from './handover/sender.ts';
 
-export type LayoutName = 'isthmus' | 'kernel';
+export const LAYOUTS = ['isthmus', 'kernel'] as const;
+export type LayoutName = (typeof LAYOUTS)[number];
 
 export interface Layout {
   readonly in: InboundHalf;

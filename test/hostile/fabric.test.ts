@@ -275,11 +275,24 @@ test('wrong numbers of descriptors, cut and swollen messages: that partition is 
   await othersMove();
 });
 
-test('a flood of announcements is answered with its limit, and is over when it is over', async () => {
+/** A fabric that soon has enough of a user; others move on it all the same. */
+async function withNarrowFabric(attack: () => Promise<void>): Promise<void> {
   const limits = { announcementsPerSecond: 50, announcementBurst: 500 };
   const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
   try {
     await eventually('a fabric', () => existsSync(socketPath()));
+    await attack();
+    // The limit is the user's: its other programs have to wait a moment, too.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await othersMove();
+  } finally {
+    fabric.kill();
+    await once(fabric, 'exit');
+  }
+}
+
+test('a flood of announcements is answered with its limit, and is over when it is over', async () => {
+  await withNarrowFabric(async () => {
     const [one] = await tcpPair();
     const attacker = await Attacker.join();
     for (let claim = 1; !attacker.has('DECLINED'); claim++) {
@@ -296,20 +309,11 @@ test('a flood of announcements is answered with its limit, and is over when it i
     assert.deepEqual(new Set(attacker.messages.map((one) => ('reason' in one ? one.reason : one.type))), new Set([4]));
     assert.equal(attacker.lostBecause, null);
     attacker.client.close();
-    // The limit is the user's: its other programs have to wait a moment, too.
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    await othersMove();
-  } finally {
-    fabric.kill();
-    await once(fabric, 'exit');
-  }
+  });
 });
 
 test('who guesses GIDs is told no, to its limit and beyond; nobody is introduced to it', async () => {
-  const limits = { announcementsPerSecond: 50, announcementBurst: 500 };
-  const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
-  try {
-    await eventually('a fabric', () => existsSync(socketPath()));
+  await withNarrowFabric(async () => {
     const [attacker, honest] = [await Attacker.join(), await Attacker.join()];
     assert.ok(honest.client.sayReachable());
     for (let round = 0; round < 20; round++) {
@@ -318,12 +322,7 @@ test('who guesses GIDs is told no, to its limit and beyond; nobody is introduced
     }
     assert.deepEqual([attacker.messages, honest.messages, attacker.lostBecause], [[], [], null]);
     attacker.client.close();
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    await othersMove();
-  } finally {
-    fabric.kill();
-    await once(fabric, 'exit');
-  }
+  });
 });
 
 test('bad ids are refused in words, whoever asks; programs that run keep theirs', async () => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { RemoteDmb } from '../../ism/index.ts';
-import { connect, DMB_BYTES, type End, look, moved, takeAll } from '../connection.test.helper.ts';
+import { act, connect, DMB_BYTES, type End, look, moved, takeAll } from '../connection.test.helper.ts';
 import { PeerFault } from '../errors.ts';
 import { KernelLayout } from './layout.ts';
 import { CDC_BYTES, CDC_FLAG, decodeCdc, describeCdc, encodeCdc } from './message.ts';
@@ -191,30 +191,14 @@ test('whatever a peer writes into its head: a fault of the peer or bytes of its 
             case 'store':
               attacker.remote.move(0, one[1]);
               break;
-            case 'look':
-              connection.look();
-              break;
             case 'take':
               taken += connection.in.take(5000)?.length ?? 0;
               break;
             case 'write':
               if (connection.out.isMoved) assert.ok(connection.out.write(Buffer.alloc(one[1])) <= RING_BYTES);
               break;
-            case 'end':
-              connection.end();
-              break;
-            case 'back':
-              connection.out.back();
-              break;
-            case 'tcpEnd':
-              connection.in.tcpEnd();
-              break;
-            case 'close':
-              assert.doesNotThrow(() => connection.close(false));
-              break;
-            case 'die':
-              assert.doesNotThrow(() => connection.die());
-              break;
+            default:
+              act(connection, one[0]);
           }
         }
       } catch (error) {
