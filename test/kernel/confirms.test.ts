@@ -177,7 +177,9 @@ describe('after the Accept of the kernel', { skip: noKernel }, () => {
     assert.equal(inWords(second.accepted), 'Accept 130');
     second.connection.send(good(second.accepted));
     await assertSmcd(kernel, second.connection);
-    assert.equal(first.connection.peek(1).length, 0, 'no end, no reset');
+    // Mostly silence, now and then a reset: its workers race. Never a clean end, and never a byte.
+    assert.equal(first.connection.hasEnded, false);
+    assert.equal(first.connection.read(1).length, 0);
     assert.ok(!kernel.console.includes(`accepted ${KERNEL_PORT} ${first.connection.localPort}`));
   });
 });
