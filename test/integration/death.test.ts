@@ -104,7 +104,9 @@ test('kill -9 while nothing is under way: the other one sees the end, as on TCP'
     await eventually('all was read', () => client.lines.length > 0 && server.lines.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 100));
     client.child.kill('SIGKILL');
-    return { close: await server.says('close '), end: server.lines.some((line) => line.startsWith('end')) };
+    const close = await server.says('close ');
+    const error = server.lines.filter((line) => line.startsWith('error'));
+    return { close, end: server.lines.some((line) => line.startsWith('end')), error };
   });
   await nothingIsLeft();
 });
