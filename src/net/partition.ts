@@ -427,7 +427,7 @@ export class Partition implements Ground, Client {
   }
 
   #closeIfUnused(device: HostDevice): void {
-    if (device.peers.some((peer) => this.#isInUse(device, peer))) return;
+    if (device.outlivesPeers || device.peers.some((peer) => this.#isInUse(device, peer))) return;
     this.#oldDevices.delete(device);
     void this.#registry.removeDevice(device);
   }
@@ -668,7 +668,8 @@ export class Partition implements Ground, Client {
     for (const device of devices) {
       for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }
-    if (this.#claims.size + this.#entering > 0 || devices.some(({ peers }) => peers.length > 0)) return;
+    if (this.#claims.size + this.#entering > 0) return;
+    if (devices.some(({ peers, outlivesPeers }) => peers.length > 0 || outlivesPeers)) return;
     membership.client.close();
     this.#membership = null;
     for (const device of devices) void this.#registry.removeDevice(device);

@@ -129,6 +129,52 @@ test('a writer that ends and exits: a slow reader gets everything, however late,
   await nothingIsLeft();
 });
 
+/** Every connection reads when told so, and says what it got. */
+const READERS = `${PRELUDE}
+  const readers = [];
+  const server = net.createServer((socket) => {
+    const number = readers.push(socket);
+    let got = 0, wrong = 0;
+    socket.once('data', (chunk) => { socket.write('.'); got += chunk.length; socket.pause(); tell('began ' + number);
+      socket.on('data', (chunk) => { for (const byte of chunk) if (byte !== byteAt(got++)) wrong++; }); });
+    socket.on('error', (error) => tell('error ' + error.code));
+    socket.on('close', () => tell('close ' + number + ' ' + got + ' ' + wrong));
+  });
+  told('read', (number) => readers[number - 1].resume());
+  server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+`;
+
+test('kill -9 of the last peer: what it has written is kept, also when everything else has ended', async () => {
+  const server = stage.run(READERS);
+  const port = await server.says('port ');
+  const moved = async (number: number) => {
+    const client = stage.run(CLIENT, [port]);
+    await client.says('connected');
+    client.tell('write 1');
+    await server.says(`began ${number}`);
+    await eventually('moved', () => {
+      client.tell('write 1');
+      return client.connections.some(({ bytes }) => bytes.outShm > 0);
+    });
+    return client;
+  };
+  const [writer, other] = [await moved(1), await moved(2)];
+  const sent = () => writer.connections.map(({ bytes }) => bytes.outTcp + bytes.outShm)[0] ?? 0;
+  // The first fills the stream's own buffer; the second stays in the ring.
+  for (const length of [20000, 40000]) {
+    writer.tell('write 20000');
+    await eventually('it has left', () => sent() > length);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const all = sent();
+  for (const client of [writer, other]) client.child.kill('SIGKILL');
+  server.tell('read 2'); // it ends, and what is unused is given back after a while
+  await server.says('close 2 ');
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  server.tell('read 1');
+  assert.equal(await server.says('close 1 '), `${all} 0`);
+});
+
 test('kill -9 with bytes unread: the other one is reset, as on TCP', async () => {
   await both(async (env) => {
     const { server, client } = await connected(env);

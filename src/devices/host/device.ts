@@ -136,6 +136,11 @@ export class HostDevice implements Device {
     return this.#pairs.get(peer)?.isIdle ?? true;
   }
 
+  /** Whether somebody still reads what peers have written that are gone. */
+  get outlivesPeers(): boolean {
+    return this.#deadPairs.size > 0;
+  }
+
   endPair(peer: Gid, cause: string): void {
     this.#pairs.get(peer)?.die(cause);
   }
