@@ -16,6 +16,7 @@ import { inTime } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
 import { handshakeOf, sharedRuntime } from './net/runtime.ts';
+import { lowest } from './net/wrapping.ts';
 
 export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
@@ -80,17 +81,18 @@ const DEFAULT_TIMEOUT_MS = 5000;
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
   const engine = await runtime.engine();
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
-  const mover = engine.moverOf(socket);
-  if (mover === null) engine.start(socket, role);
+  const below = lowest(socket);
+  const mover = engine.moverOf(below);
+  if (mover === null) engine.start(below, role);
   else mover.retry();
-  const waitFor = engine.moverOf(socket);
+  const waitFor = engine.moverOf(below);
   if (waitFor !== null) {
     const settled = waitFor.until(
       () => waitFor.isWhollyMoved || waitFor.state === 'STAYS' || waitFor.state === 'ENDED',
     );
     await inTime(settled, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   }
-  return engine.info(socket);
+  return engine.info(below);
 }
 
 /**
@@ -101,9 +103,10 @@ export async function restore(socket: Socket, options: { readonly timeoutMs?: nu
   const engine = await runtime.engine();
   // What waits for room is written then: its callback must not overtake those that wait for their tick.
   await new Promise((resolve) => setImmediate(resolve));
-  const mover = engine.moverOf(socket);
+  const below = lowest(socket);
+  const mover = engine.moverOf(below);
   if (mover !== null) await inTime(mover.restore(), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-  return engine.info(socket);
+  return engine.info(below);
 }
 
 /** What this connection is and why. For any socket, also of a program that knows nothing of Isthmus. */

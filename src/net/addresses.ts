@@ -1,5 +1,6 @@
 /** Whether an address can be of this host: only then is a connection any of our business. */
-import { networkInterfaces } from 'node:os';
+import { isIP } from 'node:net';
+import { hostname, networkInterfaces } from 'node:os';
 import type { Prefix } from '../smc/negotiation.ts';
 
 const REFRESH_MS = 5000;
@@ -18,6 +19,21 @@ export function canBeLocal(address: string | undefined): boolean {
     own = new Set(Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((one) => one.address)));
   }
   return own.has(plain.split('%')[0] ?? plain);
+}
+
+/**
+ * Whether a client will connect to this host, as far as it can be known before names are resolved.
+ * @param args of Socket.prototype.connect
+ */
+export function willBeLocal([first, second]: readonly unknown[]): boolean {
+  const given: unknown = Array.isArray(first) ? first[0] : first;
+  const { host, path } =
+    typeof given === 'object' && given !== null
+      ? (given as { host?: unknown; path?: unknown })
+      : { host: second, path: undefined };
+  if (path !== undefined && path !== null) return false;
+  if (typeof host !== 'string') return true; // localhost
+  return isIP(host) === 0 ? host === 'localhost' || host === hostname() : canBeLocal(host);
 }
 
 /** Addresses of the interface that has this one, but for link-local ones. */

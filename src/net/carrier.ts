@@ -10,6 +10,7 @@ import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
+import { type Sink, sinkOf } from './below-tls.ts';
 import { COUNTER } from './info.ts';
 import {
   type InternalSocket,
@@ -47,8 +48,6 @@ type Pending = {
   readonly callback: WriteCallback;
 };
 type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
-/** Takes a chunk, or null for the end of the stream; false: no more for now. */
-export type Sink = (chunk: Buffer | null) => boolean;
 
 export class Carrier {
   readonly #socket: InternalSocket;
@@ -90,7 +89,7 @@ export class Carrier {
   /** Nothing is handed on: the caller takes it by `drain`. */
   isHolding = false;
   /** What takes the bytes in the place of the stream. */
-  #sink: Sink | null = null;
+  #sink: Sink | null;
 
   /** The socket must be connected and its handle a TCP one. */
   constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource | null = null) {
@@ -102,6 +101,7 @@ export class Carrier {
     this.#internals = internals;
     this.#listener = listener;
     this.#context = context;
+    this.#sink = sinkOf(socket);
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
     this.#seenRead = this.nativeRead;
     this.#seenWritten = this.nativeWritten;
@@ -293,7 +293,6 @@ export class Carrier {
     this.#steer();
     const connection = this.#connection;
     this.#connection = null;
-    Reflect.deleteProperty(this.#handle, 'isStreamBase');
     if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
     Reflect.deleteProperty(this.#handle, 'bytesRead');
     Reflect.deleteProperty(this.#handle, 'bytesWritten');
@@ -350,7 +349,8 @@ export class Carrier {
   /** A native chunk, or null at the end of TCP. */
   #pushed(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
     if (chunk === null) {
-      if (this.#connection === null) return SOCKET.push.call(this.#socket, null);
+      if (this.#connection === null)
+        return this.#sink === null ? SOCKET.push.call(this.#socket, null) : this.#sink(null);
       this.#tcpEnded(null);
       return false;
     }

@@ -9,7 +9,8 @@ import { threadId } from 'node:worker_threads';
 import { IsthmusError } from '../ism/index.ts';
 import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { type Sink, watchEnd } from './carrier.ts';
+import type { Sink } from './below-tls.ts';
+import { watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
 import { type Internals, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
@@ -65,8 +66,6 @@ export class Engine implements Passing {
       }
       keepFreedMemory();
       this.#table = new ConnectionTable();
-      const { guardTls } = await import('./wrapping.ts'); // brings node:tls
-      guardTls((socket) => this.#attachTls(socket));
       process.on('exit', () => {
         for (const mover of this.#movers) mover.exit();
       });
@@ -180,10 +179,10 @@ export class Engine implements Passing {
 
   // --- Guards ---
 
-  /** TLS is being put on a socket. What leads its bytes there, when it must go through JavaScript. */
-  #attachTls(socket: Socket): ((sink: Sink) => void) | null {
+  /** TLS is being put on a socket that is known here: what leads its bytes to a sink; null when it stays on TCP anyway. */
+  attachTls(socket: Socket): ((sink: Sink) => void) | null {
     const mover = this.moverOf(socket);
-    if (mover === null || mover.leave(REASONS.TLS)) return null;
+    if (mover === null || mover.carrier === null) return null;
     return (sink) => mover.carrier?.divert(sink);
   }
 

@@ -54,6 +54,7 @@ export interface TcpHandle {
   hasRef?(): boolean;
   readStart(): number;
   readStop(): number;
+  close(closed?: () => void): void;
 }
 
 export type InternalSocket = Socket &
@@ -144,6 +145,12 @@ export function testInternals(): Internals | string {
     symbols[name] = symbol;
   }
   return { onStreamRead, symbols: symbols as unknown as OnreadSymbols };
+}
+
+/** Whether a socket gives its bytes to a callback of the program's, by the option `onread`. */
+export function hasOnread(socket: Socket): boolean {
+  const symbol = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'kBufferCb');
+  return symbol !== undefined && typeof Reflect.get(socket, symbol) === 'function';
 }
 
 function sourceOf(method: unknown): string {

@@ -1,9 +1,10 @@
 /** Which sockets stay on TCP, as far as it can be seen from outside (facts about each sign: internals.ts). */
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
+import { sinkOf } from './below-tls.ts';
 import { internalsOf } from './internals.ts';
 
-/** Raw sockets that a TLSSocket was put on; TLS leaves no sign on them. Filled by wrapping.ts. */
+/** Raw sockets whose handle a TLSSocket has; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
 
 /** Sockets that another process was given; it may hold them as long as it wants. Filled by passing.ts. */
@@ -25,14 +26,18 @@ export function whyNot(socket: Socket): Reason | null {
     if (socket.connecting) return REASONS.NOTTCP;
     if (socket.writableEnded || socket.readableEnded) return REASONS.HALFCLOSED;
   }
-  if (hasHttp2Session(socket)) return REASONS.HTTP2;
+  // A session that found it so reads and writes the stream.
+  if (handle.isStreamBase !== false && hasHttp2Session(socket)) return REASONS.HTTP2;
   return null;
 }
 
 /** A socket that was accepted by a tls.Server is its raw material. */
 function isServedByTls(socket: Socket): boolean {
-  const { server } = internalsOf(socket);
-  // By its method, so that node:tls need not be loaded to ask.
+  return isTlsServer(internalsOf(socket).server) && sinkOf(socket) === null;
+}
+
+/** By its method, so that node:tls need not be loaded to ask. */
+export function isTlsServer(server: unknown): server is Server {
   return typeof (server as { setSecureContext?: unknown } | null | undefined)?.setSecureContext === 'function';
 }
 

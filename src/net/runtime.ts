@@ -6,15 +6,17 @@ import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
 import { REASONS } from '../smc/reasons.ts';
-import { canBeLocal } from './addresses.ts';
+import { canBeLocal, willBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
+import { hasOnread } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
 import { whyNot } from './refusals.ts';
 import { watchWorkers } from './workers.ts';
+import { guardTls, leadHttp2, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
 
 /** Changes when what is shared changes its meaning. */
@@ -28,6 +30,7 @@ export class Runtime {
   readonly #remote = new WeakSet<Socket>();
   /** That shake hands in-band, whatever the policy says. */
   readonly #inBandServers = new WeakSet<Server>();
+  readonly #inBandClients = new WeakSet<Socket>();
   /** Sockets that did. */
   readonly #entered = new WeakSet<Socket>();
   #engine: Engine | null = null;
@@ -52,19 +55,38 @@ export class Runtime {
     // Not the channel net.client.socket: on Node.js 20 it says nothing of `new Socket().connect()`.
     const connect = Socket.prototype.connect;
     const enterClient = (socket: Socket, args: unknown[]) => this.#enterClient(socket, args);
+    const wrapping = this.#wrapping;
     const patched = function (this: Socket, ...args: unknown[]): Socket {
       enterClient(this, args);
+      const isTls = (this as { encrypted?: boolean }).encrypted === true;
+      if (isTls) watchTlsClient(this, wrapping);
       const result = Reflect.apply(connect, this, args) as Socket;
-      born(this, 'client');
+      if (!isTls) {
+        if (willBeLocal(args)) leadHttp2(this);
+        born(this, 'client');
+      }
       return result;
     };
     Object.defineProperty(patched, 'name', { value: connect.name });
     Object.defineProperty(patched, 'length', { value: connect.length });
     Socket.prototype.connect = patched as typeof connect;
     subscribe('net.server.socket', (message) => born((message as { socket: Socket }).socket, 'server'));
+    prepareConnections(this.#wrapping);
     watchWorkers();
     this.#guard();
   }
+
+  /** How TLS and HTTP/2 are put on sockets. */
+  readonly #wrapping: Wrapping = {
+    attach: (socket) => {
+      if (this.#engine?.never != null) return null;
+      if (this.#engine?.knows(socket)) return this.#engine.attachTls(socket);
+      return canBeLocal(socket.remoteAddress) && !hasOnread(socket) ? leadTo(socket) : null;
+    },
+    // An in-band handshake comes before TLS, on the handle of the TLSSocket itself.
+    leads: (tls, address) => this.#engine?.never == null && !this.#inBandClients.has(tls) && canBeLocal(address),
+    connected: (socket) => this.#born(socket, 'client'),
+  };
 
   /** Sockets that are given to other processes: every child has to be known from its beginning. */
   #guard(): void {
@@ -75,7 +97,6 @@ export class Runtime {
 
   #born(socket: Socket, role: Role): void {
     if (this.policy.mode === 'off') return;
-    if ((socket as { encrypted?: boolean }).encrypted === true) return;
     // Listeners of a client run in the context of `connect`, on Node.js' own way to the bytes.
     const context = role === 'client' ? new AsyncResource('ISTHMUS') : null;
     const one: Newborn = { socket, role, context };
@@ -117,6 +138,7 @@ export class Runtime {
   #enterClient(socket: Socket, args: unknown[]): void {
     const isAsked = handshakeOf(args) === 'in-band';
     if (!isAsked && this.policy.inBand === null) return;
+    this.#inBandClients.add(socket);
     // A Unix socket has no address.
     const isWanted = () =>
       socket.remoteAddress !== undefined &&
@@ -163,12 +185,14 @@ export class Runtime {
     this.#guard();
     this.#loading ??= import('./engine.ts').then(async (module) => {
       this.#engine = await module.Engine.create(this.policy, this.#registerUrl);
+      if (this.#engine.never === null) guardTls(this.#wrapping);
       return this.#engine;
     });
     return this.#loading;
   }
 
-  info(socket: Socket): ConnectionInfo {
+  info(program: Socket): ConnectionInfo {
+    const socket = lowest(program);
     if (this.#engine?.knows(socket)) return this.#engine.info(socket);
     const isOff = this.policy.mode === 'off';
     return describeUnseen(socket, isOff ? REASONS.OFF : this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG);

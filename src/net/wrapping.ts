@@ -1,88 +1,174 @@
 /**
- * TLS and HTTP/2 put on a socket that can be moved: they would read and write its handle in C++, below the carrier. On a socket that has
- * an SMC connection they go through a JavaScript stream instead; any other is theirs and stays on TCP.
+ * TLS and HTTP/2 on sockets that can be moved: they would read and write the handle in C++, below the carrier, for good. Where the
+ * peer can be of this host they are led through JavaScript from the beginning; everywhere else they have the handle.
  *
- * HTTP/2 looks at `handle.isStreamBase`, which the carrier sets to false. TLS is led by its own method `_wrapHandle`.
+ * HTTP/2 looks at `handle.isStreamBase`. TLS is led by its own method `_wrapHandle`; that of a client, whose handle is made before it
+ * is known where it connects to, is put on another handle at the last moment.
  */
-import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
-import { TLSSocket } from 'node:tls';
-import type { Sink } from './carrier.ts';
-import { internalsOf } from './internals.ts';
-import { underTls } from './refusals.ts';
+import { Server, Socket } from 'node:net';
+import { canBeLocal } from './addresses.ts';
+import { BelowTls, type Sink, socketAround } from './below-tls.ts';
+import { internalsOf, type TcpHandle } from './internals.ts';
+import { isTlsServer, underTls } from './refusals.ts';
+import { findTlsInternals, type InternalTlsSocket, type TlsInternals, type TlsWrap } from './tls-internals.ts';
 
-interface TlsInternals {
-  _wrapHandle(wrap: Socket | null, handle: unknown, third: unknown): unknown;
+export interface Wrapping {
+  /** TLS is being put on this socket. Null: it may have the handle; else this leads the socket's bytes to a sink. */
+  attach(socket: Socket): ((sink: Sink) => void) | null;
+  /** Whether a client of TLS that connects there is led through JavaScript. */
+  leads(tls: Socket, address: string): boolean;
+  /** It has connected: this is the socket below it. */
+  connected(socket: Socket): void;
 }
 
-type JsStreamSocketClass = new (stream: Duplex) => Duplex & { _handle: unknown };
+/** Of a TLSSocket, the socket below it. A property, since HTTP/2 shows programs a proxy of its socket. */
+const BELOW = Symbol('isthmus.below');
 
-/**
- * @param attach TLS is being put on this socket. Null: it may have the handle; else it must go through JavaScript, and this leads the
- *   socket's bytes to a sink.
- */
-export function guardTls(attach: (socket: Socket) => ((sink: Sink) => void) | null): void {
-  const prototype = TLSSocket.prototype as unknown as TlsInternals;
+/** The socket that can be moved: the one below TLS, below HTTP/2's stream around it, or this one. */
+export function lowest(socket: Socket): Socket {
+  const { [BELOW]: below, stream } = socket as { [BELOW]?: Socket; stream?: unknown };
+  return below ?? (stream instanceof Socket ? stream : socket);
+}
+
+/** Null until every TLSSocket is known. */
+let found: TlsInternals | string | null = null;
+
+/** From now on every TLSSocket is known. Loads node:tls, so it is called as late as can be. */
+export function guardTls(wrapping: Wrapping): void {
+  if (found !== null) return;
+  const internals = findTlsInternals();
+  found = internals;
+  if (typeof internals === 'string') return; // the byte test finds sockets with a TLSSocket on them
+  const { prototype } = internals;
   const original = prototype._wrapHandle;
-  if (typeof original !== 'function' || original.length !== 3) return; // then no socket with a TLSSocket on it is known: the byte test finds it
-  let JsStreamSocket: JsStreamSocketClass | undefined;
   prototype._wrapHandle = function (wrap, handle, third) {
-    if (wrap === null || wrap === undefined || internalsOf(wrap)._handle !== handle)
+    if (wrap === null || wrap === undefined) {
+      const wrapped = original.call(this, wrap, handle, third);
+      watchConnect(this, wrapped, internals, wrapping);
+      return wrapped;
+    }
+    if (internalsOf(wrap)._handle !== handle) return original.call(this, wrap, handle, third);
+    const divert = wrapping.attach(wrap);
+    if (divert === null) {
+      underTls.add(wrap);
       return original.call(this, wrap, handle, third);
-    const divert = attach(wrap);
-    underTls.add(wrap);
-    if (divert === null) return original.call(this, wrap, handle, third);
-    JsStreamSocket ??= findJsStreamSocket();
-    const stream = new JsStreamSocket(new BelowTls(wrap, divert));
-    // TLS writes its close_notify also after the connection has gone, which is nobody's business.
-    stream.on('error', () => {});
-    return original.call(this, stream as unknown as Socket, stream._handle, third);
+    }
+    const stream = put(this, wrap, new BelowTls(internals, handle as TcpHandle), divert);
+    return original.call(this, null, stream, third);
   };
 }
 
-/** The bytes of a socket as TLS sees them in C++: below the socket's own stream, whose listeners and encoding do not matter. */
-class BelowTls extends Duplex {
-  readonly #socket: Socket;
+function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): BelowTls['stream'] {
+  Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
+  socket.on('close', () => tls.destroy());
+  over.open(socket, divert);
+  return over.stream;
+}
 
-  constructor(socket: Socket, divert: (sink: Sink) => void) {
-    super({ allowHalfOpen: true });
-    this.#socket = socket;
-    socket.on('close', () => this.destroy());
-    divert((chunk) => this.push(chunk));
+// --- Clients of TLS ---
+
+/** A TLSSocket that is about to connect, whose like was not guarded when it was made. */
+export function watchTlsClient(socket: Socket, wrapping: Wrapping): void {
+  if (found !== null) return; // it was
+  guardTls(wrapping);
+  const tls = socket as InternalTlsSocket;
+  const internals = found as TlsInternals | string | null;
+  if (typeof internals === 'object' && internals !== null && tls._handle !== null)
+    watchConnect(tls, tls._handle, internals, wrapping);
+}
+
+/** Node.js calls these on the handle of a TLSSocket, which hands them on to the one below. */
+const CONNECT = ['connect', 'connect6'] as const;
+const BIND = ['bind', 'bind6'] as const;
+type Connect = (request: ConnectRequest, address: string, ...rest: unknown[]) => number;
+interface ConnectRequest {
+  oncomplete: (status: number, handle: unknown, ...rest: unknown[]) => void;
+}
+
+function watchConnect(tls: InternalTlsSocket, wrapped: TlsWrap, internals: TlsInternals, wrapping: Wrapping): void {
+  const handle = wrapped._parent;
+  if (tls._tlsOptions.isServer || handle?.constructor.name !== 'TCP') return;
+  const forget = () => {
+    for (const name of [...CONNECT, ...BIND]) Reflect.deleteProperty(wrapped, name);
+  };
+  for (const name of BIND) {
+    Reflect.set(wrapped, name, (...args: unknown[]) => {
+      forget(); // a handle that is bound cannot be replaced by another
+      return Reflect.apply(Reflect.get(wrapped, name), wrapped, args);
+    });
   }
-
-  override _read(): void {
-    const { _handle: handle } = internalsOf(this.#socket);
-    if (handle === null || handle.reading) return;
-    handle.reading = true;
-    handle.readStart();
-  }
-
-  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
-    this.#socket.write(chunk, callback);
-  }
-
-  override _writev(chunks: readonly { readonly chunk: Buffer }[], callback: (error?: Error | null) => void): void {
-    this.#socket.write(Buffer.concat(chunks.map(({ chunk }) => chunk)), callback);
-  }
-
-  override _final(callback: (error?: Error | null) => void): void {
-    this.#socket.end(callback);
-  }
-
-  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    this.#socket.destroy();
-    callback(error);
+  for (const name of CONNECT) {
+    const connect: Connect = (request, address, ...rest) => {
+      forget();
+      const native: Connect = Reflect.get(wrapped, name);
+      if (!wrapping.leads(tls, address)) return native.call(wrapped, request, address, ...rest);
+      const fresh = new (handle.constructor as new (type: number) => TcpHandle)(TCP_SOCKET);
+      connectBelow(tls, fresh, request, internals, wrapping);
+      return Reflect.apply(Reflect.get(fresh, name) as Connect, fresh, [request, address, ...rest]);
+    };
+    Reflect.set(wrapped, name, connect);
   }
 }
 
-/** Node.js wraps any Duplex in it that TLS is put on. */
-function findJsStreamSocket(): JsStreamSocketClass {
-  const nothing = new Duplex({ read() {}, write: (_chunk, _encoding, callback) => callback() });
-  const tls = new TLSSocket(nothing as Socket);
-  tls.on('error', () => {});
-  const handle = (tls as unknown as { _handle: { _parentWrap: { constructor: JsStreamSocketClass } } })._handle;
-  const found = handle._parentWrap.constructor;
-  tls.destroy();
-  return found;
+/** As net makes its handles. */
+const TCP_SOCKET = 0;
+
+function connectBelow(
+  tls: InternalTlsSocket,
+  handle: TcpHandle,
+  request: ConnectRequest,
+  internals: TlsInternals,
+  wrapping: Wrapping,
+): void {
+  const over = new BelowTls(internals, handle);
+  internals.reinitialize(tls, over.stream);
+  const wrapped = tls._handle;
+  tls.ssl = wrapped;
+  const { oncomplete } = request;
+  request.oncomplete = function (status, _handle, ...rest) {
+    if (status === 0 && !over.isClosed) {
+      const socket = socketAround(handle);
+      socket.on('error', (error) => tls._emitTLSError(error));
+      put(tls, socket, over, leadTo(socket));
+      wrapping.connected(socket);
+    }
+    // By the handle it finds the TLSSocket.
+    oncomplete.call(this, status, wrapped, ...rest);
+  };
+}
+
+/** Leads the bytes of a socket that nothing else of ours is on. */
+export function leadTo(socket: Socket): (sink: Sink) => void {
+  return (sink) => {
+    internalsOf(socket).push = sink;
+  };
+}
+
+// --- Servers ---
+
+type Emit = (event: string | symbol, ...args: unknown[]) => boolean;
+
+/** Sockets are prepared before their server's listeners put TLS or HTTP/2 on them, whoever emits 'connection'. */
+export function prepareConnections(wrapping: Wrapping): void {
+  const emit = Server.prototype.emit as Emit;
+  const patched = function (this: Server, ...args: [string | symbol, ...unknown[]]): boolean {
+    if (args[0] === 'connection' && args[1] instanceof Socket) {
+      if (isTlsServer(this)) guardTls(wrapping);
+      else if (isHttp2Server(this) && canBeLocal(args[1].remoteAddress)) leadHttp2(args[1]);
+    }
+    return Reflect.apply(emit, this, args);
+  };
+  (Server.prototype as unknown as { emit: Emit }).emit = patched;
+}
+
+/** By its method, so that node:http2 need not be loaded to ask. */
+function isHttp2Server(server: Server): boolean {
+  return typeof (server as { updateSettings?: unknown }).updateSettings === 'function';
+}
+
+/** From now on HTTP/2 that is put on this socket reads and writes its stream. */
+export function leadHttp2(socket: Socket): void {
+  const { _handle: handle } = internalsOf(socket);
+  if (handle?.constructor.name === 'TCP')
+    Object.defineProperty(handle, 'isStreamBase', { configurable: true, value: false });
 }

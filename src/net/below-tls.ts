@@ -1,0 +1,108 @@
+/**
+ * A stream for C++ whose bytes are those of a socket, taken and given below the socket's own stream, whose listeners and encoding do
+ * not matter: what TLS is put on instead of the socket's handle, so that the socket can be moved.
+ */
+import { Socket } from 'node:net';
+import { constants } from 'node:os';
+import { type InternalSocket, internalsOf, type TcpHandle } from './internals.ts';
+import type { JsStream, TlsInternals } from './tls-internals.ts';
+
+/** Takes a chunk, or null for the end of the stream; false: no more for now. */
+export type Sink = (chunk: Buffer | null) => boolean;
+
+/** Of sockets whose bytes go to a sink and not to their stream. */
+const sinks = new WeakMap<Socket, Sink>();
+
+export function sinkOf(socket: Socket): Sink | null {
+  return sinks.get(socket) ?? null;
+}
+
+/** What TLS asks the handle below it, when it is asked itself. */
+const FORWARDED = ['getpeername', 'getsockname', 'ref', 'unref', 'hasRef', 'setNoDelay', 'setKeepAlive'] as const;
+
+export class BelowTls {
+  readonly stream: JsStream;
+  readonly #handle: TcpHandle;
+  #socket: InternalSocket | null = null;
+  #closed = false;
+
+  /** @param handle of the socket that is to be opened */
+  constructor({ JsStream }: TlsInternals, handle: TcpHandle) {
+    this.#handle = handle;
+    this.stream = Object.assign(new JsStream(), {
+      onreadstart: () => this.#read(true),
+      onreadstop: () => this.#read(false),
+      onwrite: (request: object, chunks: readonly Buffer[]) => this.#write(request, chunks),
+      onshutdown: (request: object) => this.#shutdown(request),
+      isClosing: () => this.#closed,
+      close: (closed?: () => void) => this.#close(closed),
+    } satisfies Partial<JsStream>);
+    for (const name of FORWARDED) {
+      const method: unknown = Reflect.get(handle, name);
+      if (typeof method === 'function')
+        Reflect.set(this.stream, name, (...args: unknown[]) => Reflect.apply(method, handle, args));
+    }
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** From now on the socket's bytes come here. @param divert leads them to a sink */
+  open(socket: Socket, divert: (sink: Sink) => void): void {
+    this.#socket = internalsOf(socket);
+    sinks.set(socket, this.#take);
+    divert(this.#take);
+  }
+
+  readonly #take: Sink = (chunk) => {
+    if (this.#closed) return false; // nobody in C++ is there to take it
+    if (chunk === null) this.stream.emitEOF();
+    else this.stream.readBuffer(chunk);
+    return true;
+  };
+
+  #read(on: boolean): number {
+    if (this.#closed || this.#handle.reading === on) return 0;
+    this.#handle.reading = on;
+    return on ? this.#handle.readStart() : this.#handle.readStop();
+  }
+
+  #write(request: object, chunks: readonly Buffer[]): number {
+    const socket = this.#socket;
+    if (socket === null || !socket.writable) return -constants.errno.EPIPE;
+    const [first] = chunks;
+    const chunk = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
+    socket.write(chunk, (error?: Error | null) => this.stream.finishWrite(request, statusOf(error)));
+    return 0;
+  }
+
+  #shutdown(request: object): number {
+    if (this.#socket === null) return -constants.errno.ENOTCONN;
+    this.#socket.end((error?: Error | null) => this.stream.finishShutdown(request, statusOf(error)));
+    return 0;
+  }
+
+  #close(closed?: () => void): void {
+    this.#closed = true;
+    const socket = this.#socket;
+    if (socket === null) {
+      this.#handle.close(closed);
+      return;
+    }
+    if (socket.closed) setImmediate(() => closed?.());
+    else socket.once('close', () => closed?.());
+    socket.destroy();
+  }
+}
+
+function statusOf(error: NodeJS.ErrnoException | null | undefined): number {
+  if (!error) return 0;
+  return error.errno !== undefined && error.errno < 0 ? error.errno : -constants.errno.ECANCELED;
+}
+
+/** A socket around a handle that is connected, which the program never sees. */
+export function socketAround(handle: TcpHandle): Socket {
+  const options = { handle, allowHalfOpen: true, manualStart: true };
+  return new Socket(options as ConstructorParameters<typeof Socket>[0]);
+}
