@@ -206,7 +206,7 @@ async function whatFailed(connections: readonly ConnectionInfo[]): Promise<Failu
   const reasons = new Map(connections.filter(({ mode }) => mode === 'TCP').map(({ reason }) => [reason.name, reason]));
   if (reasons.size > 0) return [...reasons.values()].map((reason) => ({ step: stepOf(reason), reason, detail: '' }));
   const { Engine } = await import('../net/engine.ts');
-  const { never } = await Engine.create(readPolicy({}), REGISTER);
+  const { never } = await Engine.create(readPolicy({}), REGISTER, () => null);
   if (never === null) return [];
   const { testDoorbell } = await import('../os/index.ts');
   const detail = await testDoorbell().then(

@@ -43,10 +43,13 @@ export class Engine implements Passing {
   #never: Reason | null = null;
   #nextId = 1;
 
-  /** @param registerUrl of the preload, by which a child that loads it is known */
-  static async create(policy: Policy, registerUrl: string): Promise<Engine> {
+  /**
+   * @param registerUrl of the preload, by which a child that loads it is known
+   * @param guardTls makes TLS known that is put on a socket; the reason in words why it cannot be
+   */
+  static async create(policy: Policy, registerUrl: string, guardTls: () => string | null): Promise<Engine> {
     const engine = new Engine(policy, registerUrl);
-    await engine.#prepare();
+    await engine.#prepare(guardTls);
     return engine;
   }
 
@@ -56,11 +59,12 @@ export class Engine implements Passing {
     this.#internals = testInternals();
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(guardTls: () => string | null): Promise<void> {
     try {
       this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
-      if (typeof this.#internals === 'string') {
-        debug('internals: %s', this.#internals);
+      const fault = typeof this.#internals === 'string' ? this.#internals : guardTls();
+      if (fault !== null) {
+        debug('internals: %s', fault);
         this.#never = REASONS.INTERNALS;
         return;
       }

@@ -6,7 +6,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
 import { REASONS } from '../smc/reasons.ts';
-import { canBeLocal, willBeLocal } from './addresses.ts';
+import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
@@ -16,7 +16,7 @@ import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
 import { whyNot } from './refusals.ts';
 import { watchWorkers } from './workers.ts';
-import { guardTls, leadHttp2, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
+import { guardTls, leadClient, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
 
 /** Changes when what is shared changes its meaning. */
@@ -62,7 +62,7 @@ export class Runtime {
       if (isTls) watchTlsClient(this, wrapping);
       const result = Reflect.apply(connect, this, args) as Socket;
       if (!isTls) {
-        if (willBeLocal(args)) leadHttp2(this);
+        leadClient(this, args, wrapping);
         born(this, 'client');
       }
       return result;
@@ -184,8 +184,7 @@ export class Runtime {
   engine(): Promise<Engine> {
     this.#guard();
     this.#loading ??= import('./engine.ts').then(async (module) => {
-      this.#engine = await module.Engine.create(this.policy, this.#registerUrl);
-      if (this.#engine.never === null) guardTls(this.#wrapping);
+      this.#engine = await module.Engine.create(this.policy, this.#registerUrl, () => guardTls(this.#wrapping));
       return this.#engine;
     });
     return this.#loading;

@@ -6,7 +6,7 @@
  * is known where it connects to, is put on another handle at the last moment.
  */
 import { Server, Socket } from 'node:net';
-import { canBeLocal } from './addresses.ts';
+import { canBeLocal, willBeLocal } from './addresses.ts';
 import { BelowTls, type Sink, socketAround } from './below-tls.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
 import { isTlsServer, underTls } from './refusals.ts';
@@ -33,12 +33,18 @@ export function lowest(socket: Socket): Socket {
 /** Null until every TLSSocket is known. */
 let found: TlsInternals | string | null = null;
 
-/** From now on every TLSSocket is known. Loads node:tls, so it is called as late as can be. */
-export function guardTls(wrapping: Wrapping): void {
-  if (found !== null) return;
+/**
+ * From now on every TLSSocket is known. Loads node:tls, so it is called as late as can be. Null, or the reason in words why it cannot
+ * be: then nothing is to be moved, since TLS may be put on anything.
+ */
+export function guardTls(wrapping: Wrapping): string | null {
+  found ??= guard(wrapping);
+  return typeof found === 'string' ? found : null;
+}
+
+function guard(wrapping: Wrapping): TlsInternals | string {
   const internals = findTlsInternals();
-  found = internals;
-  if (typeof internals === 'string') return; // the byte test finds sockets with a TLSSocket on them
+  if (typeof internals === 'string') return internals;
   const { prototype } = internals;
   const original = prototype._wrapHandle;
   prototype._wrapHandle = function (wrap, handle, third) {
@@ -51,11 +57,13 @@ export function guardTls(wrapping: Wrapping): void {
     const divert = wrapping.attach(wrap);
     if (divert === null) {
       underTls.add(wrap);
+      Reflect.deleteProperty(handle as TcpHandle, 'isStreamBase');
       return original.call(this, wrap, handle, third);
     }
     const stream = put(this, wrap, new BelowTls(internals, handle as TcpHandle), divert);
     return original.call(this, null, stream, third);
   };
+  return internals;
 }
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): BelowTls['stream'] {
@@ -70,11 +78,9 @@ function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (si
 /** A TLSSocket that is about to connect, whose like was not guarded when it was made. */
 export function watchTlsClient(socket: Socket, wrapping: Wrapping): void {
   if (found !== null) return; // it was
-  guardTls(wrapping);
+  found = guard(wrapping);
   const tls = socket as InternalTlsSocket;
-  const internals = found as TlsInternals | string | null;
-  if (typeof internals === 'object' && internals !== null && tls._handle !== null)
-    watchConnect(tls, tls._handle, internals, wrapping);
+  if (typeof found === 'object' && tls._handle !== null) watchConnect(tls, tls._handle, found, wrapping);
 }
 
 /** Node.js calls these on the handle of a TLSSocket, which hands them on to the one below. */
@@ -153,21 +159,46 @@ export function prepareConnections(wrapping: Wrapping): void {
   const emit = Server.prototype.emit as Emit;
   const patched = function (this: Server, ...args: [string | symbol, ...unknown[]]): boolean {
     if (args[0] === 'connection' && args[1] instanceof Socket) {
-      if (isTlsServer(this)) guardTls(wrapping);
-      else if (isHttp2Server(this) && canBeLocal(args[1].remoteAddress)) leadHttp2(args[1]);
+      const isKnown = guardIfLoaded(wrapping);
+      if (isKnown && isHttp2Server(this) && canBeLocal(args[1].remoteAddress)) leadHttp2(args[1]);
     }
     return Reflect.apply(emit, this, args);
   };
   (Server.prototype as unknown as { emit: Emit }).emit = patched;
 }
 
-/** By its method, so that node:http2 need not be loaded to ask. */
+/** Of HTTP/2 without TLS. By its method, so that node:http2 need not be loaded to ask. */
 function isHttp2Server(server: Server): boolean {
-  return typeof (server as { updateSettings?: unknown }).updateSettings === 'function';
+  return typeof (server as { updateSettings?: unknown }).updateSettings === 'function' && !isTlsServer(server);
 }
 
+/**
+ * HTTP/2 is put on a client's socket before it is connected. It brings node:tls, which also looks at the handle, so that it has to
+ * be guarded; without it neither can be put on anything.
+ * @param args of Socket.prototype.connect
+ */
+export function leadClient(socket: Socket, args: readonly unknown[], wrapping: Wrapping): void {
+  if (guardIfLoaded(wrapping) && willBeLocal(args)) leadHttp2(socket);
+}
+
+/** Whether every TLSSocket is known that there will be. */
+function guardIfLoaded(wrapping: Wrapping): boolean {
+  return isTlsLoaded() && guardTls(wrapping) === null;
+}
+
+function isTlsLoaded(): boolean {
+  if (found !== null) return true;
+  const { moduleLoadList: loaded } = process as { moduleLoadList?: readonly string[] };
+  if (loaded === undefined) return true;
+  if (loaded.length === looked) return false;
+  looked = loaded.length;
+  return loaded.includes('NativeModule tls');
+}
+/** How many modules were loaded when it was not. */
+let looked = 0;
+
 /** From now on HTTP/2 that is put on this socket reads and writes its stream. */
-export function leadHttp2(socket: Socket): void {
+function leadHttp2(socket: Socket): void {
   const { _handle: handle } = internalsOf(socket);
   if (handle?.constructor.name === 'TCP')
     Object.defineProperty(handle, 'isStreamBase', { configurable: true, value: false });

@@ -308,6 +308,77 @@ const PROTOCOLS = {
   'onread with many buffers': ONREAD('() => Buffer.alloc(20000)'),
 } as const;
 
+/** Asks and answers until told to end; each answer is the question. `ask(text)` is the protocol's. */
+const LOOP = `
+  let go = true;
+  told('end', () => { go = false; process.stdin.destroy(); });
+  const loop = async (ask) => {
+    for (let i = 0; go; i++) {
+      const text = i + ' ' + 'x'.repeat(i % 3000);
+      const answer = await ask(text);
+      if (answer !== text) tell('failed: ' + answer.length + ' instead of ' + text.length);
+      await pause(2);
+    }
+  };
+  const text = async (stream) => { let all = ''; for await (const chunk of stream.setEncoding('latin1')) all += chunk; return all; };
+`;
+
+const LASTING_HTTP2 = (scheme: 'http' | 'https') =>
+  [
+    `
+  import http2 from 'node:http2';
+  const server = http2.${scheme === 'http' ? 'createServer' : 'createSecureServer'}({ key, cert });
+  server.on('session', (session) => session.on('close', () => server.close()));
+  server.on('stream', (stream) => { stream.respond(); stream.pipe(stream); });
+  ${LISTEN}`,
+    `${LOOP}
+  import http2 from 'node:http2';
+  const session = http2.connect('${scheme}://127.0.0.1:' + args[0], { ca: cert });
+  report(session, 'session');
+  loop((question) => { const stream = session.request({ ':method': 'POST' }); stream.end(question); return text(stream); }).then(() => session.close());
+  `,
+  ] as const;
+
+/** What reads in C++, from the first byte on, for as long as it is let. */
+const LASTING = {
+  TLS: [
+    `
+  const server = tls.createServer({ key, cert }, (socket) => { report(socket, 'socket'); socket.pipe(socket); socket.on('close', () => server.close()); });
+  ${LISTEN}`,
+    `${LOOP}
+  const socket = tls.connect({ port: +args[0], host: '127.0.0.1', servername: 'localhost', ca: cert });
+  report(socket, 'socket');
+  let all = '', wanted = 0, answered;
+  socket.setEncoding('latin1').on('data', (chunk) => { all += chunk; if (all.length === wanted) answered(all); });
+  loop((question) => { all = ''; wanted = question.length; socket.write(question); return new Promise((resolve) => { answered = resolve; }); }).then(() => socket.end());
+  `,
+  ],
+  https: [
+    `
+  import https from 'node:https';
+  const server = https.createServer({ key, cert }, (request, response) => { request.pipe(response); });
+  server.on('secureConnection', (socket) => socket.on('close', () => server.close()));
+  ${LISTEN}`,
+    `${LOOP}
+  import https from 'node:https';
+  const agent = new https.Agent({ keepAlive: true, ca: cert });
+  loop((question) => new Promise((resolve, reject) => {
+    const request = https.request({ method: 'POST', port: +args[0], host: 'localhost', agent }, (response) => resolve(text(response)));
+    request.on('error', reject).end(question);
+  })).then(() => agent.destroy());
+  `,
+  ],
+  h2c: LASTING_HTTP2('http'),
+  'HTTP/2 over TLS': LASTING_HTTP2('https'),
+} as const;
+
+async function bothMove({ server, client }: Ends): Promise<void> {
+  for (const one of [server, client])
+    await eventually('it moves', () => standing(one).join() === 'SMC-D').catch((error) =>
+      assert.fail(`${error.message}: ${JSON.stringify([standing(one), one.lines, one.stderr, one.child.exitCode])}`),
+    );
+}
+
 /** Lets the plain phase last until both ends have moved. */
 async function movedThenGo({ server, client }: Ends): Promise<void> {
   await client.says('plain');
@@ -347,14 +418,25 @@ for (const policy of POLICIES) {
     }
   }
 
-  test(`TLS put on before anything was loaded is known: ${policy}`, { skip }, async () => {
+  test(`TLS put on before anything was loaded moves: ${policy}`, { skip }, async () => {
     const ends = await runEnds(stage, POSTGRES, policy, 'both ends', ['hold']);
     await assertExact(ends);
-    for (const one of [ends.client, ends.server])
-      await eventually('the reason is known', () => ['TLS', 'NATIVE'].includes(standing(one).join())).catch((error) =>
-        assert.fail(`${error.message}: ${JSON.stringify([standing(one), one.lines, one.stderr, one.child.exitCode])}`),
-      );
+    await bothMove(ends);
   });
+
+  for (const [what, programs] of Object.entries(LASTING)) {
+    test(`${what} from the beginning moves: ${policy}`, { skip }, async () => {
+      const ends = await runEnds(stage, programs, policy, 'both ends');
+      await bothMove(ends);
+      ends.client.tell('end');
+      await assertEnded(ends);
+      for (const { lines } of [ends.client, ends.server])
+        assert.deepEqual(
+          lines.filter((line) => /^failed|error/.test(line)),
+          [],
+        );
+    });
+  }
 
   for (const [what, args] of [
     ['', [10, 3000, 0, 'wait']],
