@@ -52,6 +52,7 @@ export interface TcpHandle {
   isStreamBase?: boolean;
   /** Not that of TLS. */
   hasRef?(): boolean;
+  unref(): void;
   readStart(): number;
   readStop(): number;
   close(closed?: () => void): void;

@@ -27,6 +27,9 @@ export interface JsStream {
 /** Handle of a TLSSocket. */
 export interface TlsWrap {
   readonly _parent: TcpHandle | JsStream | null;
+  readonly _parentWrap: { readonly constructor: { readonly prototype: object } } | null;
+  enableSessionCallbacks(): void;
+  enableKeylogCallback(): void;
 }
 
 export interface InternalTlsSocket extends TLSSocket {
@@ -42,6 +45,8 @@ export interface TlsInternals {
   /** Of all TLSSockets. `_wrapHandle` puts TLS on a handle; without one, on a new handle that is not connected. */
   readonly prototype: { _wrapHandle: WrapHandle };
   readonly JsStream: new () => JsStream;
+  /** Of the socket that HTTP/2 makes around a stream, and shows to programs: its methods are those of net.Socket. */
+  readonly aroundStream: object;
   /** Puts TLS on another handle instead, as long as nothing was sent: Node.js tries several addresses in this way. */
   reinitialize(socket: InternalTlsSocket, handle: JsStream): void;
 }
@@ -59,22 +64,32 @@ export function findTlsInternals(): TlsInternals | string {
   const reinitialize: unknown = symbol === undefined ? undefined : Reflect.get(prototype, symbol);
   if (typeof reinitialize !== 'function' || reinitialize.length !== 1)
     return `TLSSocket's ${REINITIALIZE} was not found`;
-  const JsStream = findJsStream(tls.TLSSocket);
-  if (typeof JsStream !== 'function') return 'the class JSStream was not found';
+  const { JsStream, aroundStream } = findJsStream(tls.TLSSocket);
+  if (JsStream?.name !== 'JSStream') return 'the class JSStream was not found';
+  if (aroundStream?.constructor.name !== 'JSStreamSocket') return 'the class JSStreamSocket was not found';
   for (const name of TO_CALL)
     if (typeof Reflect.get(JsStream.prototype, name) !== 'function') return `JSStream.prototype.${name} was not found`;
-  return { prototype, JsStream, reinitialize: (socket, handle) => Reflect.apply(reinitialize, socket, [handle]) };
+  return {
+    prototype,
+    JsStream,
+    aroundStream,
+    reinitialize: (socket, handle) => Reflect.apply(reinitialize, socket, [handle]),
+  };
 }
 
 const REINITIALIZE = 'kReinitializeHandle';
 
-/** Node.js puts one between TLS and a stream that has no handle. */
-function findJsStream(Tls: typeof TLSSocket): (new () => JsStream) | undefined {
+/** Node.js puts both between TLS and a stream that has no handle. */
+function findJsStream(Tls: typeof TLSSocket): {
+  readonly JsStream: (new () => JsStream) | undefined;
+  readonly aroundStream: object | undefined;
+} {
   const nothing = new Duplex({ read() {}, write: (_chunk, _encoding, callback) => callback() });
   const socket = new Tls(nothing as Socket);
   socket.on('error', () => {});
   const { _handle: handle } = socket as InternalTlsSocket;
-  const found = handle?._parent?.constructor as (new () => JsStream) | undefined;
+  const JsStream = handle?._parent?.constructor as (new () => JsStream) | undefined;
+  const aroundStream = handle?._parentWrap?.constructor.prototype;
   socket.destroy();
-  return found?.name === 'JSStream' ? found : undefined;
+  return { JsStream, aroundStream };
 }

@@ -63,7 +63,24 @@ function guard(wrapping: Wrapping): TlsInternals | string {
     const stream = put(this, wrap, new BelowTls(internals, handle as TcpHandle), divert);
     return original.call(this, null, stream, third);
   };
+  askBelow(internals.aroundStream);
   return internals;
+}
+
+/** What HTTP/2's socket is asked for, and knows only where it has the handle. */
+const ASKED_BELOW = ['_getpeername', '_getsockname', 'ref', 'unref', 'setNoDelay', 'setKeepAlive'] as const;
+
+function askBelow(aroundStream: object): void {
+  for (const name of ASKED_BELOW) {
+    const method: unknown = Reflect.get(aroundStream, name);
+    if (typeof method !== 'function') continue;
+    Reflect.set(aroundStream, name, function (this: { readonly stream: unknown }, ...args: unknown[]): unknown {
+      const { stream } = this;
+      if (!isLedHttp2(stream)) return Reflect.apply(method, this, args);
+      const answer: unknown = Reflect.apply(Reflect.get(stream, name), stream, args);
+      return answer === stream ? this : answer;
+    });
+  }
 }
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): BelowTls['stream'] {
@@ -109,6 +126,7 @@ function watchConnect(tls: InternalTlsSocket, wrapped: TlsWrap, internals: TlsIn
       const native: Connect = Reflect.get(wrapped, name);
       if (!wrapping.leads(tls, address)) return native.call(wrapped, request, address, ...rest);
       const fresh = new (handle.constructor as new (type: number) => TcpHandle)(TCP_SOCKET);
+      if ((handle as TcpHandle).hasRef?.() === false) fresh.unref();
       connectBelow(tls, fresh, request, internals, wrapping);
       return Reflect.apply(Reflect.get(fresh, name) as Connect, fresh, [request, address, ...rest]);
     };
@@ -130,6 +148,9 @@ function connectBelow(
   internals.reinitialize(tls, over.stream);
   const wrapped = tls._handle;
   tls.ssl = wrapped;
+  // Said to the handle before, and not of those things that Node.js says again.
+  if (tls.listenerCount('session') > 0) wrapped?.enableSessionCallbacks();
+  if (tls.listenerCount('keylog') > 0) wrapped?.enableKeylogCallback();
   const { oncomplete } = request;
   request.oncomplete = function (status, _handle, ...rest) {
     if (status === 0 && !over.isClosed) {
@@ -196,6 +217,10 @@ function isTlsLoaded(): boolean {
 }
 /** How many modules were loaded when it was not. */
 let looked = 0;
+
+function isLedHttp2(stream: unknown): stream is Socket {
+  return stream instanceof Socket && internalsOf(stream)._handle?.isStreamBase === false;
+}
 
 /** From now on HTTP/2 that is put on this socket reads and writes its stream. */
 function leadHttp2(socket: Socket): void {
