@@ -17,6 +17,7 @@ import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
 import type { Policy } from './policy.ts';
 import { whyNot } from './refusals.ts';
+import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
 const debug = debuglog('isthmus');
@@ -58,15 +59,19 @@ export class Engine implements Passing {
   async #prepare(): Promise<void> {
     try {
       this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
-      if (typeof this.#internals === 'string') {
-        debug('internals: %s', this.#internals);
-        this.#never = REASONS.INTERNALS;
+      const { guardTls } = await import('./wrapping.ts'); // brings node:tls
+      const surprise = await this.#surprise();
+      if (surprise !== null || !guardTls((socket) => this.#attachTls(socket))) {
+        const { text } = REASONS.INTERNALS;
+        this.#never = {
+          ...REASONS.INTERNALS,
+          text: `${text}: ${surprise ?? 'TLSSocket.prototype._wrapHandle has changed'}`,
+        };
+        debug('%s', this.#never.text);
         return;
       }
       keepFreedMemory();
       this.#table = new ConnectionTable();
-      const { guardTls } = await import('./wrapping.ts'); // brings node:tls
-      guardTls((socket) => this.#attachTls(socket));
       process.on('exit', () => {
         for (const mover of this.#movers) mover.exit();
       });
@@ -74,6 +79,11 @@ export class Engine implements Passing {
       debug('%s', (error as Error).message);
       this.#never = reasonOfSystem(error);
     }
+  }
+
+  /** What this Node.js does in another way than was expected. */
+  async #surprise(): Promise<string | null> {
+    return typeof this.#internals === 'string' ? this.#internals : await testByMoving(this.#internals);
   }
 
   /** Why nothing moves in this thread, if so. */

@@ -103,6 +103,9 @@ const WRITABLE_STATE = [
   'highWaterMark',
 ] as const;
 
+const HANDLE_METHODS = ['readStart', 'readStop', 'hasRef'] as const;
+const HANDLE_NUMBERS = ['fd', 'bytesRead', 'bytesWritten', 'writeQueueSize'] as const;
+
 /** Of a socket with the option `onread`: buffer, callback, and what makes the next buffer. */
 const ONREAD_SYMBOLS = ['kBuffer', 'kBufferCb', 'kBufferGen'] as const;
 
@@ -144,6 +147,20 @@ export function testInternals(): Internals | string {
     symbols[name] = symbol;
   }
   return { onStreamRead, symbols: symbols as unknown as OnreadSymbols };
+}
+
+/** The same for a handle, which only a connected socket has. */
+export function testHandle(socket: Socket, { onStreamRead }: Internals): string | null {
+  const handle = internalsOf(socket)._handle;
+  if (handle?.constructor.name !== 'TCP') return `the handle of a socket is a ${handle?.constructor.name}`;
+  for (const name of HANDLE_METHODS)
+    if (typeof handle[name] !== 'function' || Object.hasOwn(handle, name)) return `handle.${name} has changed`;
+  for (const name of HANDLE_NUMBERS)
+    if (typeof handle[name] !== 'number' || Object.hasOwn(handle, name)) return `handle.${name} has changed`;
+  if (handle.reading !== true) return 'handle.reading has changed';
+  if (handle.onread !== onStreamRead) return 'handle.onread is not onStreamRead';
+  if (handle.isStreamBase !== true) return 'handle.isStreamBase has changed';
+  return null;
 }
 
 function sourceOf(method: unknown): string {

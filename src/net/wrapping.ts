@@ -20,11 +20,12 @@ type JsStreamSocketClass = new (stream: Duplex) => Duplex & { _handle: unknown }
 /**
  * @param attach TLS is being put on this socket. Null: it may have the handle; else it must go through JavaScript, and this leads the
  *   socket's bytes to a sink.
+ * @returns false: TLS is not as expected, and could not be led
  */
-export function guardTls(attach: (socket: Socket) => ((sink: Sink) => void) | null): void {
+export function guardTls(attach: (socket: Socket) => ((sink: Sink) => void) | null): boolean {
   const prototype = TLSSocket.prototype as unknown as TlsInternals;
   const original = prototype._wrapHandle;
-  if (typeof original !== 'function' || original.length !== 3) return; // then no socket with a TLSSocket on it is known: the byte test finds it
+  if (typeof original !== 'function' || original.length !== 3) return false;
   let JsStreamSocket: JsStreamSocketClass | undefined;
   prototype._wrapHandle = function (wrap, handle, third) {
     if (wrap === null || wrap === undefined || internalsOf(wrap)._handle !== handle)
@@ -38,6 +39,7 @@ export function guardTls(attach: (socket: Socket) => ((sink: Sink) => void) | nu
     stream.on('error', () => {});
     return original.call(this, stream as unknown as Socket, stream._handle, third);
   };
+  return true;
 }
 
 /** The bytes of a socket as TLS sees them in C++: below the socket's own stream, whose listeners and encoding do not matter. */
