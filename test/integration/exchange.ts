@@ -10,7 +10,7 @@ import { eventually } from '../../src/testing/index.ts';
 import { CLI, ROOT } from './commands.ts';
 import { PRELUDE, type Program, type Stage } from './two-programs.ts';
 
-const TLS_FILES = join(ROOT, 'test/fixtures/tls');
+export const TLS_FILES = join(ROOT, 'test/fixtures/tls');
 
 /** What each end sends. */
 export const LENGTH = 1 << 20;
