@@ -82,6 +82,11 @@ export function putBack(socket: Socket, bytes: Buffer): void {
   if (bytes.length > 0) SOCKET.push.call(socket, bytes);
 }
 
+/** Key of the method by which a socket is posted to another thread (Node.js 24 on). */
+export const TRANSFER = Object.getOwnPropertySymbols(Socket.prototype).find(
+  ({ description }) => description === 'messaging_transfer_symbol',
+);
+
 /** [name, parameters] */
 const METHODS = [
   ['_writeGeneric', 4],

@@ -73,6 +73,12 @@ export class Runtime {
     guardPassing(() => this.#engine);
   }
 
+  /** As if the socket had been born here. */
+  attach(socket: Socket, role: Role): void {
+    this.#guard();
+    this.#born(socket, role);
+  }
+
   #born(socket: Socket, role: Role): void {
     if (this.policy.mode === 'off') return;
     if ((socket as { encrypted?: boolean }).encrypted === true) return;
