@@ -11,7 +11,7 @@ import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { type Sink, watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
-import { type Internals, testInternals } from './internals.ts';
+import { type Internals, IS_NODE, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
@@ -53,10 +53,14 @@ export class Engine implements Passing {
   private constructor(policy: Policy, registerUrl: string) {
     this.#policy = policy;
     this.#registerUrl = registerUrl;
-    this.#internals = testInternals();
+    this.#internals = IS_NODE ? testInternals() : REASONS.RUNTIME.text;
   }
 
   async #prepare(): Promise<void> {
+    if (!IS_NODE) {
+      this.#never = REASONS.RUNTIME;
+      return;
+    }
     try {
       this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
       const { guardTls } = await import('./wrapping.ts'); // brings node:tls

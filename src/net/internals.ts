@@ -7,6 +7,9 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 
+/** Bun and Deno speak of themselves as Node.js, too; their node:net is another one. */
+export const IS_NODE = !('bun' in process.versions || 'deno' in process.versions);
+
 export type WriteCallback = (error?: Error | null) => void;
 
 /** The methods of net.Socket.prototype that are overridden or called. */

@@ -5,11 +5,12 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
-import { REASONS } from '../smc/reasons.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
+import { IS_NODE } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
@@ -45,7 +46,8 @@ export class Runtime {
 
   /** Watches all sockets of the program from now on. @param isInBand it asked for in-band handshakes: also where the policy is off */
   watchAll(isInBand = false): void {
-    if (this.#watching || (this.policy.mode === 'off' && this.policy.inBand === null && !isInBand)) return;
+    const isWanted = IS_NODE && this.policy.mode !== 'off';
+    if (this.#watching || !(isWanted || this.policy.inBand !== null || isInBand)) return;
     this.#watching = true;
     if (this.policy.inBand !== null) this.#holdServers();
     const born = (socket: Socket, role: Role) => this.#born(socket, role);
@@ -176,8 +178,13 @@ export class Runtime {
 
   info(socket: Socket): ConnectionInfo {
     if (this.#engine?.knows(socket)) return this.#engine.info(socket);
-    const isOff = this.policy.mode === 'off';
-    return describeUnseen(socket, isOff ? REASONS.OFF : this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG);
+    return describeUnseen(socket, this.#whyUnseen(socket));
+  }
+
+  #whyUnseen(socket: Socket): Reason {
+    if (!IS_NODE) return REASONS.RUNTIME;
+    if (this.policy.mode === 'off') return REASONS.OFF;
+    return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
   }
 }
 
