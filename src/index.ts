@@ -96,6 +96,15 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
 }
 
 /**
+ * Has Isthmus look after a socket whose beginning it has not seen: one that was made from a descriptor (`new net.Socket({ fd })`) or
+ * received from another process. It moves according to the policy from then on, provided that nobody else has read or written it.
+ * @param role which end it is: `server` for one that was accepted, wherever that was
+ */
+export function attach(socket: Socket, role: Role): void {
+  runtime.attach(socket, role);
+}
+
+/**
  * Brings a socket back to TCP, both directions, and keeps it there until `accelerate`. Resolves when that is done, when the
  * connection has ended, or after the timeout. Never rejects.
  */

@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
+import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { parseEndpoints } from '../net/endpoints.ts';
 import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
@@ -81,9 +82,18 @@ export const run: Command = {
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
       writeSync(2, `isthmus: running ${command.join(' ')} (policy ${readPolicy(env).mode}${inBand})\n`);
     }
+    const runtime = basename(file);
+    if (OTHER_RUNTIMES.includes(runtime))
+      writeSync(
+        2,
+        `isthmus: ${runtime} is not Node.js, its own connections stay TCP; Node.js programs that it starts have Isthmus\n`,
+      );
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },
 };
+
+/** They take no notice of NODE_OPTIONS, and have a node:net of their own. */
+const OTHER_RUNTIMES = ['bun', 'bunx', 'deno'];
 
 function startOfCommand(args: readonly string[]): number {
   const first = args.findIndex((arg, i) => (arg === '--' || !arg.startsWith('-')) && !takesValue(args[i - 1]));

@@ -12,12 +12,13 @@ import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
-import { type Internals, testInternals } from './internals.ts';
+import { type Internals, IS_NODE, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
 import type { Policy } from './policy.ts';
 import { whyNot } from './refusals.ts';
+import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
 const debug = debuglog('isthmus');
@@ -56,16 +57,20 @@ export class Engine implements Passing {
   private constructor(policy: Policy, registerUrl: string) {
     this.#policy = policy;
     this.#registerUrl = registerUrl;
-    this.#internals = testInternals();
+    this.#internals = IS_NODE ? testInternals() : REASONS.RUNTIME.text;
   }
 
   async #prepare(guardTls: () => string | null): Promise<void> {
+    if (!IS_NODE) {
+      this.#never = REASONS.RUNTIME;
+      return;
+    }
     try {
       this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
-      const fault = typeof this.#internals === 'string' ? this.#internals : guardTls();
-      if (fault !== null) {
-        debug('internals: %s', fault);
-        this.#never = REASONS.INTERNALS;
+      const surprise = (await this.#surprise()) ?? guardTls();
+      if (surprise !== null) {
+        this.#never = { ...REASONS.INTERNALS, text: `${REASONS.INTERNALS.text}: ${surprise}` };
+        debug('%s', this.#never.text);
         return;
       }
       keepFreedMemory();
@@ -77,6 +82,11 @@ export class Engine implements Passing {
       debug('%s', (error as Error).message);
       this.#never = reasonOfSystem(error);
     }
+  }
+
+  /** What this Node.js does in another way than was expected. */
+  async #surprise(): Promise<string | null> {
+    return typeof this.#internals === 'string' ? this.#internals : await testByMoving(this.#internals);
   }
 
   /** Why nothing moves in this thread, if so. */

@@ -7,6 +7,9 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 
+/** Bun and Deno speak of themselves as Node.js, too; their node:net is another one. */
+export const IS_NODE = !('bun' in process.versions || 'deno' in process.versions);
+
 export type WriteCallback = (error?: Error | null) => void;
 
 /** The methods of net.Socket.prototype that are overridden or called. */
@@ -84,6 +87,11 @@ export function putBack(socket: Socket, bytes: Buffer): void {
   if (bytes.length > 0) SOCKET.push.call(socket, bytes);
 }
 
+/** Key of the method by which a socket is posted to another thread (Node.js 24 on). */
+export const TRANSFER = Object.getOwnPropertySymbols(Socket.prototype).find(
+  ({ description }) => description === 'messaging_transfer_symbol',
+);
+
 /** [name, parameters] */
 const METHODS = [
   ['_writeGeneric', 4],
@@ -104,6 +112,9 @@ const WRITABLE_STATE = [
   'bufferProcessing',
   'highWaterMark',
 ] as const;
+
+const HANDLE_METHODS = ['readStart', 'readStop', 'hasRef'] as const;
+const HANDLE_NUMBERS = ['fd', 'bytesRead', 'bytesWritten', 'writeQueueSize'] as const;
 
 /** Of a socket with the option `onread`: buffer, callback, and what makes the next buffer. */
 const ONREAD_SYMBOLS = ['kBuffer', 'kBufferCb', 'kBufferGen'] as const;
@@ -152,6 +163,20 @@ export function testInternals(): Internals | string {
 export function hasOnread(socket: Socket): boolean {
   const symbol = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'kBufferCb');
   return symbol !== undefined && typeof Reflect.get(socket, symbol) === 'function';
+}
+
+/** The same for a handle, which only a connected socket has. */
+export function testHandle(socket: Socket, { onStreamRead }: Internals): string | null {
+  const handle = internalsOf(socket)._handle;
+  if (handle?.constructor.name !== 'TCP') return `the handle of a socket is a ${handle?.constructor.name}`;
+  for (const name of HANDLE_METHODS)
+    if (typeof handle[name] !== 'function' || Object.hasOwn(handle, name)) return `handle.${name} has changed`;
+  for (const name of HANDLE_NUMBERS)
+    if (typeof handle[name] !== 'number' || Object.hasOwn(handle, name)) return `handle.${name} has changed`;
+  if (handle.reading !== true) return 'handle.reading has changed';
+  if (handle.onread !== onStreamRead) return 'handle.onread is not onStreamRead';
+  if (handle.isStreamBase !== true) return 'handle.isStreamBase has changed';
+  return null;
 }
 
 function sourceOf(method: unknown): string {

@@ -10,6 +10,7 @@ import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier, type CarrierListener } from './carrier.ts';
 import { type Internals, putBack } from './internals.ts';
+import { refuseTransfer } from './passing.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
@@ -147,6 +148,7 @@ export class Mover {
   /** The handshake was in the TCP stream, before any byte of the program. */
   enter(parts: ConnectionParts, group: LinkGroup): void {
     this.#putCarrier().hasPassed = true;
+    refuseTransfer(this.socket);
     this.#state = 'HANDSHAKE';
     this.connected(parts, group);
   }

@@ -7,7 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';
 import { Socket } from 'node:net';
 import { IsthmusError } from '../ism/errors.ts'; // the whole layer would weigh upon every program
-import { putBack } from './internals.ts';
+import { putBack, TRANSFER } from './internals.ts';
 import { givenAway } from './refusals.ts';
 
 export interface Passing {
@@ -89,6 +89,18 @@ function guardSend(sender: Sender, understands: () => boolean, passing: () => Pa
     if (unread.length === 0) return send.call(this, message, handle, ...rest);
     return send.call(this, { [UNREAD]: unread.toString('base64'), message }, handle, ...rest);
   };
+}
+
+/**
+ * From Node.js 24 on a socket on which no byte has passed can be posted to a worker thread. Not this one: its bytes would go another way
+ * from the first one on.
+ */
+export function refuseTransfer(socket: Socket): void {
+  if (TRANSFER === undefined) return;
+  const value = () => {
+    throw new PassError('a connection in shared memory cannot be posted to another thread');
+  };
+  Object.defineProperty(socket, TRANSFER, { configurable: true, value });
 }
 
 /** In a child: gives a socket the bytes that came along, before the program sees it. */

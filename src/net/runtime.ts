@@ -5,12 +5,12 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
-import { REASONS } from '../smc/reasons.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
-import { hasOnread } from './internals.ts';
+import { hasOnread, IS_NODE } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
@@ -48,7 +48,8 @@ export class Runtime {
 
   /** Watches all sockets of the program from now on. @param isInBand it asked for in-band handshakes: also where the policy is off */
   watchAll(isInBand = false): void {
-    if (this.#watching || (this.policy.mode === 'off' && this.policy.inBand === null && !isInBand)) return;
+    const isWanted = IS_NODE && this.policy.mode !== 'off';
+    if (this.#watching || !(isWanted || this.policy.inBand !== null || isInBand)) return;
     this.#watching = true;
     if (this.policy.inBand !== null) this.#holdServers();
     const born = (socket: Socket, role: Role) => this.#born(socket, role);
@@ -59,10 +60,10 @@ export class Runtime {
     const patched = function (this: Socket, ...args: unknown[]): Socket {
       enterClient(this, args);
       const isTls = (this as { encrypted?: boolean }).encrypted === true;
-      if (isTls) watchTlsClient(this, wrapping);
+      if (isTls && IS_NODE) watchTlsClient(this, wrapping);
       const result = Reflect.apply(connect, this, args) as Socket;
       if (!isTls) {
-        leadClient(this, args, wrapping);
+        if (IS_NODE) leadClient(this, args, wrapping);
         born(this, 'client');
       }
       return result;
@@ -71,7 +72,7 @@ export class Runtime {
     Object.defineProperty(patched, 'length', { value: connect.length });
     Socket.prototype.connect = patched as typeof connect;
     subscribe('net.server.socket', (message) => born((message as { socket: Socket }).socket, 'server'));
-    prepareConnections(this.#wrapping);
+    if (IS_NODE) prepareConnections(this.#wrapping);
     watchWorkers();
     this.#guard();
   }
@@ -93,6 +94,12 @@ export class Runtime {
     if (this.#guarded) return;
     this.#guarded = true;
     guardPassing(() => this.#engine);
+  }
+
+  /** As if the socket had been born here. */
+  attach(socket: Socket, role: Role): void {
+    this.#guard();
+    this.#born(socket, role);
   }
 
   #born(socket: Socket, role: Role): void {
@@ -193,8 +200,13 @@ export class Runtime {
   info(program: Socket): ConnectionInfo {
     const socket = lowest(program);
     if (this.#engine?.knows(socket)) return this.#engine.info(socket);
-    const isOff = this.policy.mode === 'off';
-    return describeUnseen(socket, isOff ? REASONS.OFF : this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG);
+    return describeUnseen(socket, this.#whyUnseen(socket));
+  }
+
+  #whyUnseen(socket: Socket): Reason {
+    if (!IS_NODE) return REASONS.RUNTIME;
+    if (this.policy.mode === 'off') return REASONS.OFF;
+    return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
   }
 }
 

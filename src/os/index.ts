@@ -16,3 +16,4 @@ export * from './readiness.ts';
 export * from './sched.ts';
 export * from './socket-options.ts';
 export * from './tcp-bytes.ts';
+export { tcpPair } from './tcp-pair.ts';

@@ -57,6 +57,15 @@ test('as many descriptors as one likes are closed aside', async () => {
   );
 });
 
+test('a TCP connection with ourselves is one, and its listening socket is gone', () => {
+  const [client, server] = os.tcpPair();
+  assert.deepEqual(os.peerName(client), os.localName(server));
+  assert.deepEqual(os.peerName(server), os.localName(client));
+  for (const fd of [client, server]) assert.equal(os.tcpInfo(fd).state, os.TCP_ESTABLISHED);
+  assert.equal(descriptors(), before + 2);
+  for (const fd of [client, server]) os.closeFd(fd);
+});
+
 test('errors carry code, errno and syscall', () => {
   assert.throws(() => os.peerCredentials(-1), { code: 'EBADF', errno: -9, syscall: 'getsockopt' });
 });

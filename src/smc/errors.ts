@@ -1,4 +1,4 @@
-import { IsthmusError } from '../ism/index.ts';
+import { IsthmusError } from '../ism/errors.ts'; // the whole layer, with node:crypto, would weigh upon every program's start
 
 /** The peer broke a rule of SMC-D or of the hand-over. Ends this connection, never more. */
 export class PeerFault extends IsthmusError {

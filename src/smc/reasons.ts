@@ -119,6 +119,11 @@ const ROWS = {
     'the fabric does not know the user of this program (uid 65534)',
     'run program and fabric in one user namespace, and the program not as nobody',
   ],
+  RUNTIME: [
+    0x4953001d,
+    'this runtime is not Node.js',
+    'Bun and Deno have a node:net of their own: run the program with Node.js',
+  ],
   PAIRLOST: [0x49530020, 'the other partition has gone', ''],
   TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
   PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],

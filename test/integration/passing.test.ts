@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
+import { readTables } from '../../src/cli/rows.ts';
 import { eventually } from '../../src/testing/index.ts';
 import { cannotMove } from './commands.ts';
 import {
@@ -8,10 +9,13 @@ import {
   CLIENT_SEED,
   digest,
   type Ends,
+  EXCHANGE,
+  ISTHMUS_INDEX,
   POLICIES,
   runEnds,
   SIDES,
   standing,
+  TLS_FILES,
 } from './exchange.ts';
 import { Stage } from './two-programs.ts';
 
@@ -64,6 +68,99 @@ const GIVER = `
   }
 `;
 
+/** The other way: a child accepts and greets, and gives the connection to this process. */
+const RETURNER = `
+  import { fork } from 'node:child_process';
+  if (process.argv[2] === 'child') {
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      report(socket, 'socket');
+      const give = () => {
+        try {
+          process.send({ word: 'take it' }, socket);
+        } catch (error) {
+          tell('refused ' + error.code);
+          exchange(socket.resume(), SERVER_SEED).then(() => { socket.end(); end(); });
+          return;
+        }
+        end();
+      };
+      const end = () => { server.close(); process.disconnect(); };
+      if (args[1] !== 'wait') { give(); return; }
+      let went = false;
+      process.once('message', () => { went = true; give(); });
+      const greet = () => { if (!went) { socket.write('.'); setTimeout(greet, 5); } };
+      greet();
+    });
+    server.listen(0, '127.0.0.1', () => process.send({ port: server.address().port }));
+  } else {
+    const child = fork(process.argv[1], ['child', args[1]], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    tell('child ' + child.pid);
+    told('go', () => child.send('go'));
+    child.on('message', ({ port, word }, socket) => {
+      if (port !== undefined) { tell('port ' + port); return; }
+      if (word !== 'take it') tell('failed: ' + word);
+      report(socket, 'socket');
+      exchange(socket, SERVER_SEED).then(() => socket.end());
+    }).on('exit', () => process.stdin.destroy());
+  }
+`;
+
+/** Reads the beginning, which is one chunk, and gives the connection and what it has read to one of two children, which are servers of HTTP. */
+const STICKY = `
+  import { fork } from 'node:child_process';
+  import http from 'node:http';
+  if (process.argv[2] === 'child') {
+    const server = http.createServer((request, response) => request.pipe(response));
+    process.on('message', ({ head }, socket) => {
+      report(socket, 'socket');
+      server.emit('connection', socket);
+      socket.emit('data', Buffer.from(head, 'base64'));
+      socket.resume();
+    });
+    process.on('disconnect', () => process.exit());
+    process.send('ready');
+  } else {
+    const start = () => fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const children = [start(), start()];
+    await Promise.all(children.map((child) => once(child, 'message')));
+    let next = 0;
+    const server = net.createServer((socket) => {
+      report(socket, 'socket');
+      socket.once('data', async (head) => {
+        socket.pause();
+        if (args[1] === 'wait') await pause(100);
+        children[next++ % 2].send({ head: head.toString('base64') }, socket);
+      });
+    });
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+    told('end', () => { for (const child of children) child.disconnect(); server.close(); process.stdin.destroy(); });
+  }
+`;
+
+/** Attaches what it was sent. */
+const ATTACHER = `
+  import { fork } from 'node:child_process';
+  if (process.argv[2] === 'child') {
+    const { attach } = await import(process.env.ISTHMUS_INDEX);
+    process.once('message', (_, socket) => {
+      report(socket, 'socket');
+      attach(socket, 'server');
+      let went = false;
+      const greet = () => { if (!went) { socket.write('.'); setTimeout(greet, 5); } };
+      greet();
+      socket.once('data', () => { went = true; }).pipe(socket).on('close', () => process.exit());
+    });
+    process.send('ready');
+  } else {
+    const child = fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    await once(child, 'message');
+    tell('child ' + child.pid);
+    child.once('exit', () => { server.close(); process.stdin.destroy(); });
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => child.send('take it', socket));
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+  }
+`;
+
 /** Skips the greeting. Its first bytes come before the server wants any. */
 const TAKER = `
   const socket = net.connect(+args[0], '127.0.0.1');
@@ -99,6 +196,18 @@ async function moved({ server, client }: Ends): Promise<void> {
   await eventually('both ends have moved', () =>
     [server, client].every((one) => standing(one).join() === 'SMC-D'),
   ).catch((error) => assert.fail(`${error.message}: ${why()}`));
+}
+
+/** The connection of a process that a test did not start itself, and of its client. */
+async function haveMoved(pid: string, { client }: Ends): Promise<void> {
+  await eventually('both ends have moved', () =>
+    [pid, String(client.pid)].every(
+      (one) =>
+        readTables(one)
+          .rows.map(({ mode }) => mode)
+          .join() === 'SMC-D',
+    ),
+  );
 }
 
 /** Has the server give the moved connection to its child, and then the client begin. */
@@ -273,6 +382,7 @@ const MANY = `
 const CLUSTER = `
   import cluster from 'node:cluster';
   import http from 'node:http';
+  if (args[1] === 'none') cluster.schedulingPolicy = cluster.SCHED_NONE;
   if (cluster.isPrimary) {
     const ports = [0, 1].map(() => new Promise((resolve) => cluster.fork().on('message', resolve)));
     const [port] = await Promise.all(ports);
@@ -291,7 +401,7 @@ const REQUESTS = `
   const ask = async (i) => {
     let exact = true;
     for (let round = 0; round < 4; round++) {
-      const bytes = streamOf(i * 4 + round, 100_000);
+      const bytes = streamOf(i * 4 + round, round === 0 && args[2] === 'small' ? 100 : 100_000);
       const request = http.request({ method: 'POST', port: +args[0], host: '127.0.0.1', agent });
       report(request, 'request');
       request.end(bytes);
@@ -360,10 +470,96 @@ for (const policy of POLICIES) {
     await assertEnded(ends);
   });
 
-  test(`a cluster: ${policy}`, { skip }, async () => {
-    const ends = await runEnds(stage, [CLUSTER, REQUESTS], policy, 'both ends');
-    assert.equal(await ends.client.says('exact '), '8');
-    for (const one of [ends.server, ends.client]) one.tell('end');
+  for (const schedule of ['round robin', 'none']) {
+    test(`a cluster, its scheduling ${schedule}: ${policy}`, { skip }, async () => {
+      const ends = await runEnds(stage, [CLUSTER, REQUESTS], policy, 'both ends', [schedule]);
+      assert.equal(await ends.client.says('exact '), '8');
+      for (const one of [ends.server, ends.client]) one.tell('end');
+      await assertEnded(ends);
+    });
+  }
+
+  for (const wait of ['plain', 'wait']) {
+    test(`connections given on with their first bytes (${wait}): ${policy}`, { skip }, async () => {
+      const ends = await runEnds(stage, [STICKY, REQUESTS], policy, 'both ends', [wait, 'small']);
+      assert.equal(await ends.client.says('exact '), '8');
+      for (const one of [ends.server, ends.client]) one.tell('end');
+      await assertEnded(ends);
+    });
+  }
+
+  test(`a connection sent to the parent as soon as it is there: ${policy}`, { skip }, async () => {
+    const ends = await runEnds(stage, [RETURNER, TAKER], policy, 'both ends', ['plain']);
+    await assertExact(ends);
     await assertEnded(ends);
+  });
+
+  for (const early of [0, 10_000]) {
+    test(`a moved connection with ${early} bytes unread sent to the parent: ${policy}`, { skip }, async () => {
+      const ends = await runEnds(stage, [RETURNER, TAKER], policy, 'both ends', ['wait', '', '', early]);
+      await haveMoved(await ends.server.says('child '), ends);
+      if (early > 0) {
+        ends.client.tell('ahead');
+        await ends.client.says('ahead');
+        await eventually('it is there', () => ends.client.connections[0]?.bytes.outShm === early);
+      }
+      ends.server.tell('go');
+      if (early > 0) assert.equal(await ends.server.says('refused '), 'ERR_ISTHMUS_PASS');
+      ends.client.tell('go');
+      await assertExact(ends);
+      await assertEnded(ends);
+    });
+  }
+}
+
+test('a connection that was received moves when it is attached', { skip }, async () => {
+  const ends = await runEnds(stage, [ATTACHER, ECHOED], 'eager', 'both ends', ['wait']);
+  await haveMoved(await ends.server.says('child '), ends);
+  ends.client.tell('go');
+  assert.equal(await ends.client.says('got '), digest(CLIENT_SEED));
+  await assertEnded(ends);
+});
+
+/** Posts each connection to a thread, which echoes; in-band it has moved before its first byte. */
+const POSTER = `
+  import { Worker, isMainThread, parentPort } from 'node:worker_threads';
+  if (!isMainThread) {
+    parentPort.on('message', ({ socket }) => socket.pipe(socket));
+  } else {
+    const { createServer } = await import(process.env.ISTHMUS_INDEX);
+    const worker = new Worker(new URL(import.meta.url), { argv: args });
+    const server = createServer({ pauseOnConnect: true, ...(args[1] === 'in-band' ? { handshake: 'in-band' } : {}) }, (socket) => {
+      report(socket, 'socket');
+      try {
+        worker.postMessage({ socket }, [socket]);
+      } catch (error) {
+        tell('refused ' + error.code);
+        socket.pipe(socket);
+        socket.resume();
+      }
+    });
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+    told('end', () => { worker.terminate(); server.close(); process.stdin.destroy(); });
+  }
+`;
+
+const SPEAKER = ECHOED.replace(
+  "net.connect(+args[0], '127.0.0.1')",
+  "(await import(process.env.ISTHMUS_INDEX)).connect({ port: +args[0], host: '127.0.0.1', ...(args[5] === 'in-band' ? { handshake: 'in-band' } : {}) })",
+);
+
+const cannotPost =
+  skip || (Number.parseInt(process.versions.node, 10) < 24 && 'Node.js 24 or newer posts sockets to threads');
+
+for (const handshake of ['by the fabric', 'in-band']) {
+  test(`a connection posted to a thread, its handshake ${handshake}`, { skip: cannotPost }, async () => {
+    const server = stage.run(EXCHANGE + POSTER, ['0', handshake], { TLS_FILES, ISTHMUS_INDEX });
+    const args = [await server.says('port '), 'plain', '', '', '', handshake];
+    const client = stage.run(EXCHANGE + SPEAKER, args, { TLS_FILES, ISTHMUS_INDEX });
+    assert.equal(await client.says('got '), digest(CLIENT_SEED));
+    if (handshake === 'in-band') assert.equal(await server.says('refused '), 'ERR_ISTHMUS_PASS');
+    else assert.doesNotMatch(server.lines.join(), /refused/);
+    server.tell('end');
+    await assertEnded({ server, client });
   });
 }
