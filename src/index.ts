@@ -81,7 +81,7 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
   const engine = await runtime.engine();
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const mover = engine.moverOf(socket);
-  if (mover === null) engine.start(socket, role);
+  if (mover === null) engine.start(socket, role, runtime.contextOf(role));
   else mover.retry();
   const waitFor = engine.moverOf(socket);
   if (waitFor !== null) {
