@@ -30,9 +30,10 @@ export const WITH_WAY_BACK: readonly SocketDeviation[] =
         },
       ];
 
+/** A connection that moves meanwhile has filled the kernel's buffers before. */
 export const DEVIATIONS: Readonly<Record<Move, readonly SocketDeviation[]>> = {
   'moved at the first byte': WITH_WAY_BACK,
   'moved in mid-stream': WITH_WAY_BACK,
-  'moved and moved back': [],
-  'moving meanwhile': WITH_WAY_BACK,
+  'moved and moved back': OF_MEMORY,
+  'moving meanwhile': OF_MEMORY,
 };

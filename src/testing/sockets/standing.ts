@@ -22,9 +22,10 @@ export const standing = {
       lengths: [client.writableLength, client.readableLength, client.bufferSize],
     };
   },
-  'counters survive the close, addresses do not': async (scene) => {
+  'counters survive the close, and addresses that were asked for': async (scene) => {
     const { client, server } = await scene.pair();
     const from = [client.bytesWritten, server.bytesRead] as const;
+    void client.remoteAddress;
     server.resume();
     client.resume();
     client.end('12345');
