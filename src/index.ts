@@ -83,7 +83,7 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const below = lowest(socket);
   const mover = engine.moverOf(below);
-  if (mover === null) engine.start(below, role);
+  if (mover === null) engine.start(below, role, runtime.contextOf(role));
   else mover.retry();
   const waitFor = engine.moverOf(below);
   if (waitFor !== null) {

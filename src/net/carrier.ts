@@ -6,7 +6,7 @@
  * Names of Node.js' inside: internals.ts.
  */
 
-import type { AsyncResource } from 'node:async_hooks';
+import { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
@@ -45,7 +45,7 @@ type Pending = {
   readonly bytes: readonly Uint8Array[];
   index: number;
   offset: number;
-  readonly callback: WriteCallback;
+  callback: WriteCallback;
 };
 type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
 
@@ -55,8 +55,8 @@ export class Carrier {
   readonly #native: NativeHandle;
   readonly #internals: Internals;
   readonly #listener: CarrierListener;
-  /** Runs callbacks of the program where they ran on TCP: in the context of `connect`. */
-  readonly #context: AsyncResource | null;
+  /** Runs callbacks of the program where they ran on TCP. */
+  readonly #context: AsyncResource;
   #connection: Connection | null = null;
   /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
   #seenRead: number;
@@ -92,7 +92,7 @@ export class Carrier {
   #sink: Sink | null;
 
   /** The socket must be connected and its handle a TCP one. */
-  constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource | null = null) {
+  constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource) {
     this.#socket = internalsOf(socket);
     const handle = this.#socket._handle;
     if (handle === null) throw new TypeError('the socket has no handle');
@@ -515,6 +515,8 @@ export class Carrier {
         : [bytesOf(data, encoding)];
       this.#pending = { bytes, index: 0, offset: 0, callback };
       if (this.#flush()) callback();
+      // What makes room for the rest is not of the program: its callback belongs to the write, as on TCP.
+      else this.#pending.callback = AsyncResource.bind(callback);
       return;
     }
     if (socket._handle === null || socket.connecting) {
@@ -665,8 +667,7 @@ export class Carrier {
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
     try {
-      if (this.#context === null) this.#handOn();
-      else this.#context.runInAsyncScope(this.#handOn);
+      this.#context.runInAsyncScope(this.#handOn);
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;

@@ -95,7 +95,7 @@ export class Engine implements Passing {
   }
 
   /** Puts a socket on its way, unless it is. */
-  start(socket: Socket, role: Role, context: AsyncResource | null = null): Mover | null {
+  start(socket: Socket, role: Role, context: AsyncResource): Mover | null {
     const known = this.#known.get(socket);
     if (known !== undefined) return known.mover;
     if (this.#never !== null) {
@@ -107,7 +107,7 @@ export class Engine implements Passing {
     return mover;
   }
 
-  #makeMover(socket: Socket, role: Role, context: AsyncResource | null): Mover {
+  #makeMover(socket: Socket, role: Role, context: AsyncResource): Mover {
     const mover = new Mover(socket, role, this.#partition as Partition, this.#internals as Internals, context);
     this.#movers.add(mover);
     this.#remember(socket, mover, mover.reason);
@@ -118,12 +118,7 @@ export class Engine implements Passing {
    * Shakes hands in-band. Null when the program can have the socket, else why the connection has to end.
    * @param refusal why it is to stay on TCP
    */
-  async enter(
-    socket: Socket,
-    role: Role,
-    context: AsyncResource | null,
-    refusal: Reason | null,
-  ): Promise<Error | null> {
+  async enter(socket: Socket, role: Role, context: AsyncResource, refusal: Reason | null): Promise<Error | null> {
     if (this.#partition === null) {
       const { text, hint } = this.#never ?? REASONS.INTERR;
       return new IsthmusError('ERR_ISTHMUS_IN_BAND', 'system', `no in-band handshake: ${text} (${hint})`);

@@ -62,7 +62,7 @@ export class Mover {
   readonly role: Role;
   readonly #ground: Ground;
   readonly #internals: Internals;
-  readonly #context: AsyncResource | null;
+  readonly #context: AsyncResource;
   #carrier: Carrier | null = null;
   #state: MoverState = 'WATCHING';
   #reason: Reason = REASONS.NOBYTE;
@@ -75,7 +75,7 @@ export class Mover {
   #waiting: { readonly until: () => boolean; readonly resolve: () => void }[] = [];
   #orphanTimer: NodeJS.Timeout | undefined;
 
-  constructor(socket: Socket, role: Role, ground: Ground, internals: Internals, context: AsyncResource | null = null) {
+  constructor(socket: Socket, role: Role, ground: Ground, internals: Internals, context: AsyncResource) {
     this.socket = socket;
     this.role = role;
     this.#ground = ground;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { AsyncResource } from 'node:async_hooks';
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, createServer, type OnReadOpts, type Socket } from 'node:net';
@@ -12,6 +13,7 @@ import { guardPassing } from './passing.ts';
 import { DEFAULT_POLICY } from './policy.ts';
 
 const internals = testInternals() as Internals;
+const context = new AsyncResource('ISTHMUS');
 
 test('this Node.js is as expected', () => assert.notEqual(typeof internals, 'string', String(internals)));
 
@@ -40,8 +42,8 @@ async function pair(options: { allowHalfOpen?: boolean; dmbBytes?: number; onrea
     unknown,
   ];
   const movers = [
-    new Mover(client, 'client', partition, internals),
-    new Mover(server, 'server', partition, internals),
+    new Mover(client, 'client', partition, internals, context),
+    new Mover(server, 'server', partition, internals, context),
   ] as const;
   for (const mover of movers) mover.start();
   return {

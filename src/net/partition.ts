@@ -628,7 +628,15 @@ export class Partition implements Ground, Client {
   removeDevice(): void {}
 
   handleSignal(_device: Device, dmb: Dmb): void {
-    if (dmb.clientData instanceof Mover) dmb.clientData.look();
+    if (!(dmb.clientData instanceof Mover)) return;
+    try {
+      dmb.clientData.look();
+    } catch (error) {
+      // Of a listener of the program, whose uncaught exception it is; other connections have their signals all the same.
+      process.nextTick(() => {
+        throw error;
+      });
+    }
   }
 
   handleEvent(device: Device, event: IsmEvent): void {

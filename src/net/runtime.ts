@@ -104,13 +104,18 @@ export class Runtime {
 
   #born(socket: Socket, role: Role): void {
     if (this.policy.mode === 'off') return;
-    // Listeners of a client run in the context of `connect`, on Node.js' own way to the bytes.
-    const context = role === 'client' ? new AsyncResource('ISTHMUS') : null;
-    const one: Newborn = { socket, role, context };
+    const one: Newborn = { socket, role, context: this.contextOf(role) };
     if (this.policy.mode !== 'eager') this.#nursery.add(one);
     else if (socket.connecting) socket.prependOnceListener('connect', () => this.#consider(one));
     else this.#consider(one);
   }
+
+  /** Where listeners of a socket that is born now belong, as on TCP: a client's in the context of `connect`, a server's in none. */
+  contextOf(role: Role): AsyncResource {
+    return role === 'client' ? new AsyncResource('ISTHMUS') : this.#noContext;
+  }
+  /** That of the program's start, in which this is loaded. */
+  readonly #noContext = new AsyncResource('ISTHMUS');
 
   /** Old enough: is it of this host? */
   #consider({ socket, role, context }: Newborn): void {
@@ -138,7 +143,7 @@ export class Runtime {
     const isWanted = (server: Server, { localAddress, localPort }: Socket) =>
       localAddress !== undefined &&
       (this.#inBandServers.has(server) || this.policy.inBand?.has(localAddress, localPort) === true);
-    holdServers(isWanted, this.#detour('server', null));
+    holdServers(isWanted, this.#detour('server', this.contextOf('server')));
   }
   #holding = false;
 
@@ -150,10 +155,10 @@ export class Runtime {
     const isWanted = () =>
       socket.remoteAddress !== undefined &&
       (isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true);
-    holdClient(socket, isWanted, this.#detour('client', new AsyncResource('ISTHMUS')));
+    holdClient(socket, isWanted, this.#detour('client', this.contextOf('client')));
   }
 
-  #detour(role: Role, context: AsyncResource | null): Detour {
+  #detour(role: Role, context: AsyncResource): Detour {
     return async (socket) => {
       this.#entered.add(socket);
       const refusal = this.policy.mode === 'off' ? REASONS.OFF : whyNot(socket);

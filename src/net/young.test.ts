@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { AsyncResource } from 'node:async_hooks';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
@@ -18,7 +19,7 @@ async function nursery(t: TestContext, { lazyBytes = NEVER_BYTES, lazyMs = NEVER
   const { port } = listener.address() as { port: number };
   const born = () => {
     const socket = connect(port, '127.0.0.1');
-    young.add({ socket, role: 'client', context: null });
+    young.add({ socket, role: 'client', context: new AsyncResource('ISTHMUS') });
     t.after(() => socket.destroy());
     return socket;
   };

@@ -5,8 +5,7 @@ import { LoopbackDevice } from '../../src/devices/loopback/index.ts';
 import type { Dmb, DmbRequest } from '../../src/ism/index.ts';
 import { WORD, type WordName } from '../../src/smc/head.ts';
 import { eventually } from '../../src/testing/index.ts';
-import { movablePair, moveNow, type SocketPair } from '../sockets/pairs.ts';
-import { warmed } from '../sockets/scenarios.ts';
+import { type MovablePair, movedPair as makeMoved } from '../sockets/pairs.ts';
 
 /** Every DMB that is made, so that a test can write into it as its peer could. */
 const dmbs: Dmb[] = [];
@@ -17,13 +16,13 @@ LoopbackDevice.prototype.registerDmb = async function (request: DmbRequest) {
   return dmb;
 };
 
-const pairs: SocketPair[] = [];
+const pairs: MovablePair[] = [];
 afterEach(async () => {
   for (const pair of pairs.splice(0)) await pair.close();
 });
 
-async function movedPair(): Promise<SocketPair> {
-  const pair = await warmed(movablePair, moveNow)();
+async function movedPair(): Promise<MovablePair> {
+  const pair = await makeMoved('moved at the first byte')();
   pairs.push(pair);
   return pair;
 }
@@ -42,8 +41,7 @@ for (const [what, words] of [
 ] as const satisfies readonly (readonly [string, readonly (readonly [WordName, number])[]])[]) {
   test(`a peer that writes ${what} resets this connection and no other`, async () => {
     const [good, bad] = [await movedPair(), await movedPair()];
-    const victim = bad.movers?.[0];
-    assert.ok(victim);
+    const [victim] = bad.movers;
     const dmb = dmbs.find(({ clientData }) => clientData === victim);
     assert.ok(dmb);
     for (const [word, value] of [...words, ['NEWS', 99]] as const) Atomics.store(dmb.words, WORD[word], value);
@@ -64,7 +62,7 @@ for (const [what, words] of [
 for (const bytes of [1000, 200_000]) {
   test(`a peer whose cursor is nonsense does not make a write of ${bytes} bytes throw`, async () => {
     const { client, server, movers } = await movedPair();
-    const dmb = dmbs.find(({ clientData }) => clientData === movers?.[0]);
+    const dmb = dmbs.find(({ clientData }) => clientData === movers[0]);
     assert.ok(dmb);
     client.write(Buffer.alloc(16_000)); // the ring is nearly full, and nobody has read yet
     Atomics.store(dmb.words, WORD.CONSUMED, -5);
@@ -91,5 +89,5 @@ test('a byte on TCP that should not be there resets the connection', async () =>
   handle.writeLatin1String(new WriteWrap(), 'x');
   const [error] = (await failed) as [NodeJS.ErrnoException];
   assert.equal(error.code, 'ECONNRESET');
-  assert.equal(movers?.[1].reason.name, 'PROTOCOL');
+  assert.equal(movers[1].reason.name, 'PROTOCOL');
 });

@@ -1,18 +1,15 @@
 /** All scenarios on connections that shake hands in-band, against plain ones. */
-import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { after } from 'node:test';
 import type { LayoutName } from '../../src/smc/layout.ts';
-import { inBandPair, plainPair } from './pairs.ts';
-import { run, scenarios, warmed } from './scenarios.ts';
+import { type SocketDeviation, socketConformance } from '../../src/testing/index.ts';
+import { OF_MEMORY, WITH_WAY_BACK } from './deviations.ts';
+import { inBandPair } from './pairs.ts';
 
-/**
- * One layout in a process: settings are read once.
- * @param deviations scenarios that differ, which is asserted too, and why
- */
-export function compareInBand(layout: LayoutName, deviations: { readonly [scenario: string]: string } = {}): void {
+/** One layout in a process: settings are read once. */
+export function compareInBand(layout: LayoutName, deviations: readonly SocketDeviation[] = []): void {
   const directory = mkdtempSync(join(tmpdir(), 'isthmus-in-band-'));
   after(() => rmSync(directory, { recursive: true, force: true }));
   Object.assign(process.env, {
@@ -24,14 +21,7 @@ export function compareInBand(layout: LayoutName, deviations: { readonly [scenar
     ISTHMUS_LAZY_BYTES: '1e15',
     ISTHMUS_LAZY_MS: '1e9',
   });
-  const atOnce = async () => {};
-  for (const [name, scenario] of Object.entries(scenarios)) {
-    const why = deviations[name];
-    test(why === undefined ? name : `not as on TCP: ${name}. ${why}`, async () => {
-      const plain = await run(scenario, warmed(plainPair, atOnce));
-      const moved = await run(scenario, warmed(inBandPair, atOnce));
-      if (why === undefined) assert.deepEqual(moved, plain);
-      else assert.notDeepEqual(moved, plain);
-    });
-  }
+  socketConformance(`in-band, ${layout}`, inBandPair, {
+    deviations: [...(layout === 'isthmus' ? WITH_WAY_BACK : OF_MEMORY), ...deviations],
+  });
 }

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
+import { AsyncResource } from 'node:async_hooks';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { COUNTER } from '../../src/net/info.ts';
 import { type Internals, testInternals } from '../../src/net/internals.ts';
 import { Mover } from '../../src/net/mover.ts';
-import { partitionOf, plainPair } from './pairs.ts';
+import { socketPair } from '../../src/testing/index.ts';
+import { oneLoop } from './pairs.ts';
 import { play, type Result, type Script, scripts } from './random.ts';
 
 const internals = testInternals() as Internals;
+const context = new AsyncResource('ISTHMUS');
 /** So that the schedules are known to do what they are for. */
 const seen = { runs: 0, moved: 0, shared: 0 };
 
@@ -18,12 +21,12 @@ async function playBoth(
   starts: readonly (number | null)[],
 ): Promise<readonly [Result, Result]> {
   const options = { allowHalfOpen: true };
-  const pair = await plainPair({ connect: options, listen: options });
-  const ground = await partitionOf();
+  const pair = await socketPair({ connect: options, listen: options });
+  const [ground] = await oneLoop();
   const movers: (Mover | null)[] = [null, null];
   const begin = (i: 0 | 1) => {
     const [socket, role] = i === 0 ? ([pair.client, 'client'] as const) : ([pair.server, 'server'] as const);
-    const mover = new Mover(socket, role, ground, internals);
+    const mover = new Mover(socket, role, ground, internals, context);
     movers[i] = mover;
     mover.start();
   };

@@ -90,23 +90,12 @@ export class HostDevice implements Device {
       offered: (token) => settle(this.#waitingForDmb, token),
       message: (from, bytes) => this.#onMessage(from.peer, bytes),
       softwareEvent: (from, code, data) => this.#listener({ type: 'software', gid: from.peer, code, data }),
-      signalled: (dmb) => this.#signalled(dmb),
+      signalled: (dmb) => dmb.client.handleSignal(this, dmb),
       rung: (rung) => this.#polling.rung(rung),
       died: (dead, cause) => this.#died(dead, cause),
     });
     if (pair.isDead) return;
     this.#pairs.set(pair.peer, pair);
-  }
-
-  /** What a client throws is the program's and goes its way, but not through us: other DMBs of this look wait for their turn. */
-  #signalled(dmb: Dmb): void {
-    try {
-      dmb.client.handleSignal(this, dmb);
-    } catch (error) {
-      process.nextTick(() => {
-        throw error;
-      });
-    }
   }
 
   #died(pair: Pair, cause: string): void {

@@ -1,0 +1,90 @@
+/** Whether a socket keeps its process alive: the same moved as on TCP. */
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { CLI, cannotMove, Workplace } from './commands.ts';
+
+const skip = cannotMove();
+/**
+ * Two ends in two processes. The client goes into a state as the argument says, with the connection moved if it can be. If it ends by
+ * itself it says so; else the server, told that the state is reached, ends the connection a good while later and the client says that.
+ */
+const PROGRAM = `
+import { connect, createServer } from 'node:net';
+import { fork } from 'node:child_process';
+const [state, port] = process.argv.slice(2);
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+if (port === undefined) {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    const timer = setInterval(() => socket.write('.'), 5);
+    socket.on('close', () => clearInterval(timer));
+    socket.resume();
+    reached.then(() => {
+      clearInterval(timer);
+      setTimeout(() => { ended = true; socket.destroy(); }, 1500);
+    });
+  });
+  let ended = false, child, reach;
+  const reached = new Promise((resolve) => { reach = resolve; });
+  server.listen(0, '127.0.0.1', () => {
+    child = fork(process.argv[1], [state, server.address().port], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    child.on('message', reach);
+    child.on('exit', (code) => {
+      console.log(code === 0 ? (ended ? 'kept alive' : 'not kept alive') : 'failed ' + code);
+      process.exit();
+    });
+  });
+} else {
+  const socket = connect(+port, '127.0.0.1');
+  socket.on('error', () => {});
+  socket.on('data', () => {}).pause();
+  socket.resume();
+  const mode = () => globalThis[Symbol.for('isthmus.runtime.1')]?.info(socket).mode ?? 'TCP';
+  for (let i = 0; i < 1000 && mode() !== process.env.WANTED; i++) await pause(10);
+  console.log(mode());
+  if (state.includes('paused')) socket.pause();
+  if (state.includes('unref')) socket.unref();
+  if (state.includes('ref again')) socket.ref();
+  if (state.includes('ended')) socket.end();
+  if (state.includes('destroyed')) socket.destroy();
+  process.send('reached', () => process.disconnect());
+}
+`;
+
+let work: Workplace;
+let program: string;
+before(() => {
+  work = new Workplace();
+  program = join(work.directory, 'liveness.mjs');
+  writeFileSync(program, PROGRAM);
+});
+after(() => work.close());
+
+const STATES = {
+  flowing: 'kept alive',
+  paused: 'kept alive',
+  'unref, flowing': 'not kept alive',
+  'unref, paused': 'not kept alive',
+  'unref, ref again': 'kept alive',
+  ended: 'not kept alive', // the peer ends too
+  destroyed: 'not kept alive',
+} as const;
+
+for (const [state, expected] of Object.entries(STATES)) {
+  test(`${state}: ${expected}`, { skip }, async () => {
+    const outcomes = await Promise.all(
+      ['TCP', 'SMC-D'].map(async (wanted) => {
+        const env = { ...work.env, WANTED: wanted, ISTHMUS_POLICY: wanted === 'TCP' ? 'off' : 'eager' };
+        const { stdout, stderr } = await work.finish(process.execPath, [CLI, 'run', process.execPath, program, state], {
+          env,
+        });
+        const [mode, outcome] = stdout.trim().split('\n');
+        assert.equal(mode, wanted, stderr);
+        return outcome;
+      }),
+    );
+    assert.deepEqual(outcomes, [expected, expected]);
+  });
+}
