@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Programs } from '../../src/cli/programs.ts';
-import { ROOT } from '../integration/commands.ts';
+import { cannotMove, ROOT } from '../integration/commands.ts';
 import { exchange, judge, missingFor, SUBJECTS } from './packages.ts';
 
 /** For a connection to become old enough, and move. */
@@ -15,9 +15,11 @@ after(() => programs.close());
 
 for (const subject of SUBJECTS) {
   const { name, expects } = subject;
-  const skip = missingFor(subject) ?? false;
+  const skip = missingFor(subject) ?? cannotMove();
   test(`${name} answers as over plain TCP, and its connections are ${expects}`, { skip }, async () => {
-    judge(subject, await exchange(programs, subject, 'plain', 0), await exchange(programs, subject, 'run', SECONDS));
+    const plain = exchange(programs, subject, 'plain', 0);
+    const run = exchange(programs, subject, 'run', SECONDS);
+    judge(subject, ...(await Promise.all([plain, run])));
   });
 }
 

@@ -1,10 +1,10 @@
 /**
- * `npm run compat`: runs the programs of compat/ with and without Isthmus in interleaved rounds, compares their answers, and writes
+ * `npm run compat`: runs the programs of compat/ with and without Isthmus, by turns, compares their answers, and writes
  * docs/compatibility.md.
  */
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { availableParallelism, cpus, release } from 'node:os';
+import { availableParallelism, cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Interruption, Programs } from '../../src/cli/programs.ts';
@@ -14,21 +14,24 @@ import { exchange, judge, missingFor, reasonsOf, SUBJECTS, type Subject, version
 const HELP = `Usage: npm run compat -- [options]
 
       --only NAME   one program of compat/programs/, and no document is written
-      --quick       one short round, and no document is written
+      --quick       for a moment each, and no document is written
   -h, --help        this text
 
 Exit code: 1 when answers were others than over plain TCP, or connections went another way than they should.
 `;
 
-const [ROUNDS, SECONDS] = [3, 2];
-const QUICK_SECONDS = 1;
+/** Of these, some pass until both clients are there. */
+const SECONDS = 8;
+const QUICK_SECONDS = 3;
+/** Of the slots that both have, for the compilers to be done. */
+const WARM_UP = 1 / 4;
 const DOCUMENT = join(ROOT, 'docs/compatibility.md');
 
 interface Row {
   readonly subject: Subject;
   readonly mode: string;
-  /** How many times as fast as plain TCP, of each round, sorted. */
-  readonly ratios: readonly number[];
+  /** How many times as fast as plain TCP, in slots beside each other. */
+  readonly ratios: Quartiles;
   /** Over plain TCP, the median. */
   readonly requestsPerSecond: number;
 }
@@ -42,12 +45,13 @@ async function main(only: string | undefined, quick: boolean): Promise<number> {
   }
   const interruption = new Interruption();
   const programs = new Programs(() => {}, interruption.happens);
+  const load = loadavg()[0] ?? 0;
   const rows: Row[] = [];
   const failed: string[] = [];
   try {
     for (const subject of subjects) {
       try {
-        const row = await rowOf(programs, subject, quick);
+        const row = await rowOf(programs, subject, quick ? QUICK_SECONDS : SECONDS);
         rows.push(row);
         process.stdout.write(`${subject.name}: ${row.mode}, ${formatRatio(row)}\n`);
       } catch (error) {
@@ -61,43 +65,49 @@ async function main(only: string | undefined, quick: boolean): Promise<number> {
     interruption.ignore();
   }
   if (failed.length > 0) process.stdout.write(`not as they should be: ${failed.join(', ')}\n`);
-  else if (only === undefined && !quick) writeFileSync(DOCUMENT, documentOf(rows));
+  else if (only === undefined && !quick) writeFileSync(DOCUMENT, documentOf(rows, load));
   return failed.length === 0 ? 0 : 1;
 }
 
-/** Rounds begin with plain TCP and with Isthmus by turns. */
-async function rowOf(programs: Programs, subject: Subject, quick: boolean): Promise<Row> {
-  const pinned = canPin() ? ([0, 1] as const) : null;
-  const seconds = quick ? QUICK_SECONDS : SECONDS;
-  const ratios: number[] = [];
-  const rates: number[] = [];
-  let mode = '';
-  for (let round = 0; round < (quick ? 1 : ROUNDS); round++) {
-    const go = (way: 'plain' | 'run') => exchange(programs, subject, way, seconds, pinned);
-    const early = round % 2 === 0 ? await go('plain') : null;
-    const run = await go('run');
-    const plain = early ?? (await go('plain'));
-    judge(subject, plain, run);
-    ratios.push(run.result.requestsPerSecond / plain.result.requestsPerSecond);
-    rates.push(plain.result.requestsPerSecond);
-    mode = subject.expects === 'TCP' ? `TCP ${reasonsOf(run)}` : 'SMC-D';
-  }
-  return { subject, mode, ratios: ratios.sort(ascending), requestsPerSecond: median(rates.sort(ascending)) };
+async function rowOf(programs: Programs, subject: Subject, seconds: number): Promise<Row> {
+  const cpus = canPin() ? ([0, 1] as const) : null;
+  const [plain, run] = await Promise.all([
+    exchange(programs, subject, 'plain', seconds, { turn: 0, cpus }),
+    exchange(programs, subject, 'run', seconds, { turn: 1, cpus }),
+  ]);
+  judge(subject, plain, run);
+  const slots = Object.keys(plain.result.rates)
+    .map(Number)
+    .filter((slot) => slot + 1 in run.result.rates)
+    .sort((a, b) => a - b);
+  const measured = slots.slice(Math.ceil(slots.length * WARM_UP));
+  const plainRates = measured.map((slot) => plain.result.rates[slot] ?? Number.NaN);
+  return {
+    subject,
+    mode: subject.expects === 'TCP' ? `TCP ${reasonsOf(run)}` : 'SMC-D',
+    ratios: quartiles(plainRates.map((rate, i) => (run.result.rates[(measured[i] ?? 0) + 1] ?? Number.NaN) / rate)),
+    requestsPerSecond: quartiles(plainRates)[1],
+  };
 }
 
-const ascending = (a: number, b: number) => a - b;
-const median = (sorted: readonly number[]) => sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+type Quartiles = readonly [number, number, number];
+
+function quartiles(values: readonly number[]): Quartiles {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (part: number) => sorted[Math.floor(sorted.length * part)] ?? Number.NaN;
+  return [at(0.25), at(0.5), at(0.75)];
+}
 
 function canPin(): boolean {
   return availableParallelism() >= 2 && spawnSync('taskset', ['-c', '0,1', 'true']).status === 0;
 }
 
-function formatRatio({ ratios }: Row): string {
-  const [least = 0, most = 0] = [ratios[0], ratios.at(-1)];
-  return `${median(ratios).toFixed(2)} (${least.toFixed(2)} to ${most.toFixed(2)})`;
+function formatRatio({ ratios: [least, median, most] }: Row): string {
+  return `${median.toFixed(2)} (${least.toFixed(2)} to ${most.toFixed(2)})`;
 }
 
-function documentOf(rows: readonly Row[]): string {
+/** @param load what else ran: the average of a minute before */
+function documentOf(rows: readonly Row[], load: number): string {
   const moved = rows.filter(({ subject }) => subject.expects === 'SMC-D').length;
   const lines = rows.map(({ subject, mode, ...row }) => [
     `\`${subject.name}\``,
@@ -122,12 +132,14 @@ Packages that know nothing of Isthmus, each in a server and a client of its own 
 the programs are in \`compat/programs\`. They ran as they are and under \`isthmus run\`, with nothing set. Every answer was the same
 both ways, byte by byte; ${moved} of ${rows.length} programs moved to shared memory.
 
-${new Date().toISOString().slice(0, 10)}, ${where}${canPin() ? ', server and client on a CPU of their own' : ''}. Anew: \`npm run compat\`.
-It installs the packages into \`compat/\`, and takes about a quarter of an hour.
+${new Date().toISOString().slice(0, 10)}, ${where}${canPin() ? ', server and client on a CPU of their own' : ''};
+load of the machine by other programs before it began: ${load.toFixed(1)}. Anew: \`npm run compat\`.
+It installs the packages into \`compat/\`, and takes about six minutes.
 
 - Mode: as \`isthmus ss\` showed the connections while the programs ran. A name after TCP is the [reason](reasons.md) why they stayed there.
-- Ratio: requests per second, under Isthmus by plain TCP, of ${ROUNDS} interleaved rounds: median (least to most). Four requests are under way
-  at any time, mostly shorter than 1 KB, one in fifty of 100 KB. What the packages themselves take is most of the time of many.
+- Ratio: requests per second, under Isthmus by plain TCP. Both pairs of programs run at the same time and take turns of 200 ms; the ratio
+  is that of two turns beside each other: median (quartiles). Four requests are under way at any time, mostly shorter than 1 KB, one in
+  fifty of 100 KB. What the packages themselves do takes most of the time of many.
 
 ${table}
 `;

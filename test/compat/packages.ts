@@ -1,6 +1,6 @@
 /**
  * The programs of compat/: each runs as it is, over plain TCP, and under `isthmus run`, with every answer the same, and its connections
- * go the way that stands here.
+ * go the way that stands here. A package more: a file in compat/programs/, a row here, and `npm run compat`.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -83,11 +83,18 @@ export interface Answers {
   /** How many of the answers differ from each other. */
   readonly distinct: number;
   readonly bytes: number;
-  readonly requestsPerSecond: number;
+  /** Requests per second, by number of the slot of time. */
+  readonly rates: Readonly<Record<string, number>>;
 }
 
-/** @param cpus of the server and of the client; null: where the scheduler puts them */
-function pairOf({ name }: Subject, seconds: number, cpus: readonly [number, number] | null): Pair {
+/** How a client of a measurement runs: beside the other way's, by turns. */
+export interface Turn {
+  readonly turn: 0 | 1;
+  /** Of the server and of the client; null: where the scheduler puts them. */
+  readonly cpus: readonly [number, number] | null;
+}
+
+function pairOf({ name }: Subject, seconds: number, turn?: Turn): Pair {
   const program = (cpu: number | undefined, ...args: string[]): Program => {
     const pinned = cpu === undefined ? [] : ['taskset', '-c', String(cpu)];
     return {
@@ -95,9 +102,10 @@ function pairOf({ name }: Subject, seconds: number, cpus: readonly [number, numb
       command: [...pinned, process.execPath, join(COMPAT, 'run.mjs'), name, ...args],
     };
   };
+  const turns = turn === undefined ? [] : [String(turn.turn)];
   return {
-    server: program(cpus?.[0], 'serve'),
-    client: (port) => program(cpus?.[1], 'connect', port, String(seconds)),
+    server: program(turn?.cpus?.[0], 'serve'),
+    client: (port) => program(turn?.cpus?.[1], 'connect', port, String(seconds), ...turns),
     limitMs: 60_000 + 2000 * seconds,
   };
 }
@@ -107,8 +115,8 @@ export const exchange = (
   subject: Subject,
   way: Way,
   seconds: number,
-  cpus: readonly [number, number] | null = null,
-): Promise<Exchange<Answers>> => programs.exchange<Answers>(pairOf(subject, seconds, cpus), way);
+  turn?: Turn,
+): Promise<Exchange<Answers>> => programs.exchange<Answers>(pairOf(subject, seconds, turn), way);
 
 /** Throws unless the answers are the same both ways, and the connections went as they should. */
 export function judge({ expects }: Subject, plain: Exchange<Answers>, run: Exchange<Answers>): void {
