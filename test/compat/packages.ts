@@ -43,7 +43,12 @@ export const SUBJECTS: readonly Subject[] = [
   { name: 'ws', packages: ['ws'], expects: 'SMC-D' },
   { name: 'socket.io', packages: ['socket.io', 'socket.io-client'], expects: 'SMC-D' },
   { name: 'grpc', packages: ['@grpc/grpc-js'], expects: 'TCP', remark: 'h2c' },
-  { name: 'mqtt', packages: ['aedes', 'mqtt'], expects: 'SMC-D', remark: 'two clients of one broker, QoS 1' },
+  {
+    name: 'mqtt',
+    packages: ['aedes', 'mqtt'],
+    expects: 'SMC-D',
+    remark: 'QoS 1, two clients of one broker; over TCP they wait for acknowledgements of small packets',
+  },
   { name: 'rhea', packages: ['rhea'], expects: 'SMC-D', remark: 'AMQP 1.0' },
   { name: 'pg', packages: ['@electric-sql/pglite-socket', '@electric-sql/pglite', 'pg'], expects: 'SMC-D' },
   { name: 'mysql2', packages: ['mysql2'], expects: 'SMC-D', remark: LIKE_TCP },
