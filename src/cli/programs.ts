@@ -66,7 +66,7 @@ export class Interruption extends Error {
   }
 }
 
-const START_MS = 30_000;
+const START_MS = 60_000;
 const END_MS = 3000;
 const LOOK_MS = 20;
 /** A fabric of ours lives at least from one program to the next; we end it ourselves. */

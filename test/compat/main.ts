@@ -139,8 +139,8 @@ It installs the packages into \`compat/\`, and takes about six minutes.
 - Mode: as \`isthmus ss\` showed the connections while the programs ran. A name after TCP is the [reason](reasons.md) why they stayed there.
 - Ratio: requests per second, under Isthmus by plain TCP. Both pairs of programs run at the same time and take turns of 200 ms; the ratio
   is that of two turns beside each other: median (quartiles). Four requests are under way at any time, mostly shorter than 1 KB, one in
-  fifty of 100 KB. What the packages themselves do takes most of the time of many. Programs that stayed on TCP show what the measuring
-  itself is off by: on a busy machine that is much, since programs under Isthmus start later and have less time to become fast.
+  fifty of 100 KB. What the packages themselves do takes most of the time of many. Programs that stayed on TCP
+  have a ratio too: how far it is from 1 is how much this measurement can be trusted. With a load above 1 it cannot be trusted much.
 
 ${table}
 `;
