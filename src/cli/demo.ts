@@ -1,20 +1,14 @@
 /** `isthmus demo`: programs that know nothing of Isthmus, first as they are, then with their connections in shared memory. */
 import { existsSync } from 'node:fs';
 import { availableParallelism, constants } from 'node:os';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { ConnectionInfo } from '../net/info.ts';
 import { readPolicy } from '../net/policy.ts';
 import type { Reason } from '../smc/reasons.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable, version } from './command.ts';
-import {
-  type EchoResult,
-  type Exchange,
-  type HttpResult,
-  movedOf,
-  ProgramError,
-  Programs,
-  type Way,
-} from './demo-programs.ts';
+import { Interruption, movedOf, type Pair, type Program, ProgramError, Programs, type Way } from './programs.ts';
 import { REGISTER } from './run.ts';
 import { formatConnections } from './ss.ts';
 
@@ -34,6 +28,10 @@ else 1.
 
 const SECONDS = 2;
 const QUICK_SECONDS = 1;
+/** Warming up and ending, on top of what was asked for. */
+const CLIENT_MS = 30_000;
+
+const EXAMPLES = fileURLToPath(new URL('../../../examples/', import.meta.url));
 
 export const demo: Command = {
   summary: 'show it: plain programs over TCP, then in shared memory',
@@ -50,7 +48,7 @@ export const demo: Command = {
       if (!json) process.stdout.write(text);
     };
     const interruption = new Interruption();
-    const programs = new Programs((line) => say(`  $ ${line}\n`), interruption.happens);
+    const programs = new Programs((way, { command }) => say(`  $ ${shown(way, command)}\n`), interruption.happens);
     try {
       const outcome = await show(programs, quick ? QUICK_SECONDS : SECONDS, say);
       if (json) process.stdout.write(`${JSON.stringify(outcome, null, 2)}\n`);
@@ -66,30 +64,19 @@ export const demo: Command = {
   },
 };
 
-/** Ctrl-C and the like: first everything is ended that was started. */
-class Interruption extends Error {
-  signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP' = 'SIGINT';
-  readonly happens: Promise<never>;
-  readonly #stopListening: (() => void)[] = [];
+/** What echo-client.mjs --json prints; times in microseconds. */
+interface EchoResult {
+  readonly bytes: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly bytesPerSecond: number;
+}
 
-  constructor() {
-    super('interrupted');
-    this.happens = new Promise((_, reject) => {
-      for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-        const listener = () => {
-          this.signal = signal;
-          reject(this);
-        };
-        process.on(signal, listener);
-        this.#stopListening.push(() => process.off(signal, listener));
-      }
-    });
-    this.happens.catch(() => {}); // it may come when nobody waits
-  }
-
-  ignore(): void {
-    for (const stop of this.#stopListening) stop();
-  }
+/** What http-client.mjs --json prints. */
+interface HttpResult {
+  readonly bytes: number;
+  readonly requests: number;
+  readonly requestsPerSecond: number;
 }
 
 interface Half {
@@ -116,8 +103,7 @@ interface Outcome {
 }
 
 async function show(programs: Programs, seconds: number, say: (text: string) => void): Promise<Outcome> {
-  if (!existsSync(new URL('../../../examples/', import.meta.url)))
-    throw new ProgramError('the folder examples/ is missing');
+  if (!existsSync(EXAMPLES)) throw new ProgramError('the folder examples/ is missing');
   say(`${machine()}\n\nAs they are\n`);
   const tcp = await half(programs, 'plain', seconds, say);
   say('\nThe same programs with Isthmus\n');
@@ -140,11 +126,28 @@ async function show(programs: Programs, seconds: number, say: (text: string) => 
 }
 
 async function half(programs: Programs, way: Way, seconds: number, say: (text: string) => void): Promise<Half> {
-  const echo: Exchange<EchoResult> = await programs.exchange('echo', way, seconds);
+  const echo = await programs.exchange<EchoResult>(pairOf('echo', seconds), way);
   say(`    ${echo.result.bytes.toLocaleString('en')} bytes came back, all right\n`);
-  const http: Exchange<HttpResult> = await programs.exchange('http', way, seconds);
+  const http = await programs.exchange<HttpResult>(pairOf('http', seconds), way);
   say(`    ${http.result.requests.toLocaleString('en')} answers, all right\n`);
   return { echo: echo.result, http: http.result, connections: [...echo.connections, ...http.connections] };
+}
+
+function pairOf(name: 'echo' | 'http', seconds: number): Pair {
+  const program = (end: 'server' | 'client', ...args: string[]): Program => {
+    const file = `${name}-${end}.mjs`;
+    return { name: file, command: [process.execPath, join(EXAMPLES, file), ...args] };
+  };
+  return {
+    server: program('server'),
+    client: (port) => program('client', port, '--seconds', String(seconds), '--json'),
+    limitMs: 2000 * seconds + CLIENT_MS,
+  };
+}
+
+/** As somebody in the checkout would type it. */
+function shown(way: Way, [, file = '', ...args]: readonly string[]): string {
+  return [...(way === 'plain' ? [] : ['isthmus', 'run']), 'node', `examples/${basename(file)}`, ...args].join(' ');
 }
 
 function machine(): string {

@@ -4,6 +4,7 @@
  *
  * The program goes on meanwhile and sees nothing of it: no server, no port that stays open, no handle that keeps it running.
  */
+import { AsyncResource } from 'node:async_hooks';
 import { Socket } from 'node:net';
 import { LoopbackFabric } from '../devices/loopback/index.ts';
 import type { Client } from '../ism/index.ts';
@@ -152,7 +153,7 @@ class End implements Client {
   carry(internals: Internals): void {
     const why = testHandle(this.socket, internals);
     if (why !== null) throw new Error(why);
-    this.#carrier = new GuardedCarrier(this.socket, internals, {
+    const listener = {
       passed: () => {},
       closing: () => {},
       closed: () => {},
@@ -161,7 +162,8 @@ class End implements Client {
         this.#carrier?.cut();
       },
       failed: this.#failed,
-    });
+    };
+    this.#carrier = new GuardedCarrier(this.socket, internals, listener, new AsyncResource('ISTHMUS'));
     const socket = internalsOf(this.socket);
     const push = socket.push;
     socket.push = (...args) => guarded(() => push(...args), this.#failed) ?? false;
@@ -211,8 +213,8 @@ function guarded<T>(act: () => T, failed: (error: Error) => void): T | undefined
 class GuardedCarrier extends Carrier {
   readonly #failed: (error: Error) => void;
 
-  constructor(...[socket, internals, listener]: ConstructorParameters<typeof Carrier>) {
-    super(socket, internals, listener);
+  constructor(...[socket, internals, listener, context]: ConstructorParameters<typeof Carrier>) {
+    super(socket, internals, listener, context);
     this.#failed = listener.failed;
   }
 

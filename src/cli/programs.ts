@@ -1,5 +1,5 @@
 /**
- * The programs of examples/, run as they are or under `isthmus run`. Each is the leader of a process group of its own, so that nothing
+ * A server and a client, run as they are or under `isthmus run`. Each is the leader of a process group of its own, so that nothing
  * is left of it, and every wait for one has an end.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -11,23 +11,7 @@ import type { ConnectionInfo } from '../net/info.ts';
 import { readTables } from './rows.ts';
 import { REGISTER_OPTION } from './run.ts';
 
-const EXAMPLES = new URL('../../../examples/', import.meta.url);
 const CLI = fileURLToPath(new URL('./isthmus.cjs', import.meta.url));
-
-/** What echo-client.mjs --json prints; times in microseconds. */
-export interface EchoResult {
-  readonly bytes: number;
-  readonly p50: number;
-  readonly p99: number;
-  readonly bytesPerSecond: number;
-}
-
-/** What http-client.mjs --json prints. */
-export interface HttpResult {
-  readonly bytes: number;
-  readonly requests: number;
-  readonly requestsPerSecond: number;
-}
 
 /** `plain`: as they are. `run`: under `isthmus run`. */
 export type Way = 'plain' | 'run';
@@ -38,12 +22,51 @@ export interface Exchange<Result> {
   readonly connections: readonly ConnectionInfo[];
 }
 
+export interface Program {
+  readonly name: string;
+  readonly command: readonly string[];
+}
+
+/** The programs of one exchange. */
+export interface Pair {
+  /** Prints `listening on PORT`. */
+  readonly server: Program;
+  /** Prints a result as JSON. */
+  readonly client: (port: string) => Program;
+  /** The client's time. */
+  readonly limitMs: number;
+}
+
 /** A program did not do what it should. */
 export class ProgramError extends Error {}
 
-const START_MS = 15_000;
-/** Warming up and ending, on top of what was asked for. */
-const CLIENT_MS = 30_000;
+/** Ctrl-C and the like: first everything is ended that was started. */
+export class Interruption extends Error {
+  signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP' = 'SIGINT';
+  readonly happens: Promise<never>;
+  readonly #stopListening: (() => void)[] = [];
+
+  constructor() {
+    super('interrupted');
+    this.happens = new Promise((_, reject) => {
+      for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+        const listener = () => {
+          this.signal = signal;
+          reject(this);
+        };
+        process.on(signal, listener);
+        this.#stopListening.push(() => process.off(signal, listener));
+      }
+    });
+    this.happens.catch(() => {}); // it may come when nobody waits
+  }
+
+  ignore(): void {
+    for (const stop of this.#stopListening) stop();
+  }
+}
+
+const START_MS = 60_000;
 const END_MS = 3000;
 const LOOK_MS = 20;
 /** A fabric of ours lives at least from one program to the next; we end it ourselves. */
@@ -62,25 +85,26 @@ export class Programs {
   readonly #directory = mkdtempSync(join(tmpdir(), 'isthmus-demo-'));
   readonly #environment: NodeJS.ProcessEnv;
   readonly #running = new Set<Running>();
-  readonly #say: (line: string) => void;
+  readonly #begins: (way: Way, program: Program) => void;
   readonly #interrupted: Promise<never>;
 
-  /** @param interrupted rejects when all is to end */
-  constructor(say: (line: string) => void, interrupted: Promise<never>) {
-    this.#say = say;
+  /** @param begins is told of each program @param interrupted rejects when all is to end */
+  constructor(begins: (way: Way, program: Program) => void, interrupted: Promise<never>) {
+    this.#begins = begins;
     this.#interrupted = interrupted;
     this.#environment = environment(this.#directory);
   }
 
-  /** Runs NAME-server.mjs and NAME-client.mjs. Rejects with ProgramError. */
-  async exchange<Result>(name: 'echo' | 'http', way: Way, seconds: number): Promise<Exchange<Result>> {
-    const server = this.#start(way, `${name}-server.mjs`, []);
-    const port = await this.#within(portOf(server), START_MS, `${server.name} did not say that it listens`);
-    const client = this.#start(way, `${name}-client.mjs`, [port, '--seconds', String(seconds), '--json']);
-    const seen = new Sightings([server.pid, client.pid]);
-    const looking = setInterval(() => seen.look(), LOOK_MS);
+  /** Rejects with ProgramError. */
+  async exchange<Result>(pair: Pair, way: Way): Promise<Exchange<Result>> {
+    const server = this.#start(way, pair.server);
+    let looking: NodeJS.Timeout | undefined;
     try {
-      const limitMs = 2000 * seconds + CLIENT_MS;
+      const port = await this.#within(portOf(server), START_MS, `${server.name} did not say that it listens`);
+      const client = this.#start(way, pair.client(port));
+      const seen = new Sightings([server.pid, client.pid]);
+      looking = setInterval(() => seen.look(), LOOK_MS);
+      const { limitMs } = pair;
       const failure = await this.#within(
         client.ended,
         limitMs,
@@ -94,11 +118,11 @@ export class Programs {
     }
   }
 
-  #start(way: Way, file: string, args: readonly string[]): Running {
-    const own = [fileURLToPath(new URL(file, EXAMPLES)), ...args];
-    const shown = ['node', `examples/${file}`, ...args].join(' ');
-    this.#say(way === 'plain' ? shown : `isthmus run ${shown}`);
-    const child = spawn(process.execPath, way === 'plain' ? own : [CLI, 'run', process.execPath, ...own], {
+  #start(way: Way, program: Program): Running {
+    this.#begins(way, program);
+    const { name, command } = program;
+    const [file = '', ...args] = way === 'plain' ? command : [process.execPath, CLI, 'run', ...command];
+    const child = spawn(file, args, {
       env: this.#environment,
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
@@ -110,7 +134,7 @@ export class Programs {
     const running: Running = {
       child,
       pid: child.pid ?? 0,
-      name: file,
+      name,
       output: '',
       errors: '',
       ended: ended.then((how) => {
