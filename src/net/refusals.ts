@@ -1,7 +1,7 @@
 /** Which sockets stay on TCP, as far as it can be seen from outside (facts about each sign: internals.ts). */
 import type { Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { internalsOf } from './internals.ts';
+import { internalsOf, SOCKET } from './internals.ts';
 
 /** Raw sockets that a TLSSocket was put on; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
@@ -56,5 +56,9 @@ export function unconsume(socket: Socket): boolean {
   const nobody = () => {};
   socket.on('data', nobody);
   socket.removeListener('data', nobody);
-  return !isConsumed(socket);
+  if (isConsumed(socket)) return false;
+  // The stream has asked once, and the answers went to the parser. It asks again only when it has had one, though it were empty: without,
+  // a socket that is paused now would never be read again.
+  SOCKET.push.call(socket, Buffer.alloc(0));
+  return true;
 }

@@ -45,7 +45,8 @@ class BelowTls extends Duplex {
   readonly #socket: Socket;
 
   constructor(socket: Socket, divert: (sink: Sink) => void) {
-    super({ allowHalfOpen: true });
+    // TLS destroys it. To have ended both ways is no reason: TLS may hold bytes that its program has not read.
+    super({ allowHalfOpen: true, autoDestroy: false });
     this.#socket = socket;
     socket.on('close', () => this.destroy());
     divert((chunk) => this.push(chunk));
