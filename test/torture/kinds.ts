@@ -49,9 +49,9 @@ function makeServer(ends: Ends): { readonly server: net.Server; readonly close?:
     case 'streams':
     case 'short':
     case 'slow':
-    case 'pipes':
     case 'threads':
       return { server: net.createServer((socket) => begin(ends, socket)) };
+    case 'pipes': // what is in the streams between has to be written after the client's end
     case 'half':
       return { server: net.createServer({ allowHalfOpen: true }, (socket) => begin(ends, socket)) };
     case 'sticky':

@@ -9,7 +9,7 @@ import { type Command, type Role, tell } from './words.ts';
 
 const FILE = new URL(import.meta.url);
 /** Between two lives. */
-const GAP_MS = 50;
+const GAP_MS = 100;
 /** Ids of a thread of a program. */
 export const THREAD_IDS = 1 << 18;
 
@@ -71,6 +71,7 @@ function withThread(role: Role): Player {
   const inner = role.side === 'server' ? client(new Ends({ ...role, side: 'client' }, isthmus)) : null;
   let worker: Worker;
   let count = 0;
+  let isTerminating = false;
   let dialled: Command | null = null;
   let finished: (() => void) | null = null;
   const start = () => {
@@ -99,9 +100,12 @@ function withThread(role: Role): Player {
     },
     leave: () => worker.postMessage({ does: 'leave' } satisfies Command),
     async terminate() {
+      if (isTerminating) return;
+      isTerminating = true;
       const { threadId } = worker;
       await worker.terminate();
       tell({ says: 'terminated', ledger: `${role.ledgers}-${process.pid}-${threadId}` });
+      isTerminating = false;
       start();
     },
     dump: () => {

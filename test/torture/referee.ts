@@ -24,22 +24,25 @@ export interface Case {
   readonly server: Outcome | null;
   /** A program of the pair, or a thread, was killed shortly before or meanwhile. */
   readonly disturbed: boolean;
+  /** The pair shakes hands in-band, and one of its programs was stopped or killed shortly before or meanwhile: nobody answers in time. */
+  readonly unanswered: boolean;
 }
 
 /** Faults, in words; none when all is as on TCP. */
-export function judge({ kind, life, client, server, disturbed }: Case): string[] {
-  const ends = [client, server].filter((one) => one !== null);
+export function judge(one: Case): string[] {
+  const { life, client, server } = one;
+  const ends = [client, server].filter((end) => end !== null);
   const faults = ends.flatMap((mine) => {
     const peer = mine.side === 'client' ? server : client;
-    return faultsOf(kind, life, mine, peer, disturbed).map((fault) => `${mine.side}: ${fault}`);
+    return faultsOf(one, mine, peer).map((fault) => `${mine.side}: ${fault}`);
   });
   const isViolent = [life.client, life.server].some(({ last }) => last !== 'end');
-  if (!disturbed && !isViolent && (client === null || server === null))
+  if (!one.disturbed && !one.unanswered && !isViolent && (client === null || server === null))
     faults.push(`there is no ${client === null ? 'client' : 'server'}`);
   return faults;
 }
 
-function faultsOf(kind: Kind, life: Life, mine: Outcome, peer: Outcome | null, disturbed: boolean): string[] {
+function faultsOf({ kind, life, disturbed, unanswered }: Case, mine: Outcome, peer: Outcome | null): string[] {
   const { isRaw = false, isShared = false } = traitsOf(kind);
   const [myLast, peersLast] = [life[mine.side].last, life[otherSide(mine.side)].last];
   const faults: string[] = [];
@@ -55,10 +58,12 @@ function faultsOf(kind: Kind, life: Life, mine: Outcome, peer: Outcome | null, d
 
   const errors = mine.events.filter((event) => event.startsWith('error ')).map((event) => event.slice('error '.length));
   const isRefused = errors.includes('ECONNREFUSED');
+  const isLate = unanswered && peer === null && mine.received + mine.written === 0;
   const isViolent = myLast !== 'end' || peersLast !== 'end';
-  const struck = peer === null || isShared || isRefused ? disturbed : peer.died;
+  const struck = isLate || (peer === null || isShared || isRefused ? disturbed : peer.died);
   for (const error of errors) {
-    assert(ERRORS.has(error) || (ERRORS_OF[kind]?.has(error) ?? false), `an error that TCP does not know: ${error}`);
+    const isKnown = ERRORS.has(error) || (ERRORS_OF[kind]?.has(error) ?? false) || (isLate && error === 'ETIMEDOUT');
+    assert(isKnown, `an error that TCP does not know: ${error}`);
     assert(isViolent || struck, `an error though nothing was done to it: ${error}`);
   }
   if (isRaw) assert(/^(end,)?(error \w+,)?(close)?$/.test(mine.events.join()), 'events out of order');

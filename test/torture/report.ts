@@ -20,14 +20,15 @@ export interface State {
 
 export class Log {
   readonly state: State;
-  readonly #isPlain: boolean;
+  /** Options that a repetition needs, too. */
+  readonly #more: string;
   #plan = '';
   #roundBegan = 0;
   #failuresBefore = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(seed: number, isPlain: boolean, resume: boolean) {
-    this.#isPlain = isPlain;
+  constructor(seed: number, more: string, resume: boolean) {
+    this.#more = more;
     mkdirSync(FOLDER, { recursive: true });
     const counts = { connections: 0, moved: 0, bytes: 0, kills: 0, stops: 0 };
     this.state = (resume && readState()) || {
@@ -56,10 +57,10 @@ export class Log {
     let text = `FAILED after ${(atMs / 1000).toFixed(1)} s of seed ${seed}: ${fault}\n`;
     if (!state.failedSeeds.includes(seed)) {
       state.failedSeeds.push(seed);
-      text = `${this.#plan}\nTo repeat it: npm run torture -- --minutes 1 --seed ${seed}${this.#isPlain ? ' --plain' : ''}\n${text}`;
+      text = `${this.#plan}\nTo repeat it: npm run torture -- --minutes 1 --seed ${seed}${this.#more}\n${text}`;
     }
     process.stderr.write(text);
-    appendFileSync(join(FOLDER, `${seed}${this.#isPlain ? '-plain' : ''}.txt`), text);
+    appendFileSync(join(FOLDER, `${seed}${this.#more.replaceAll(' ', '')}.txt`), text);
   }
 
   end(): void {

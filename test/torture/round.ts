@@ -11,7 +11,7 @@ import { closeFd, peerCredentials } from '../../src/os/index.ts';
 import { type Program, Stage } from '../integration/two-programs.ts';
 import { unfinishedIn } from './ledger.ts';
 import { countsOf, descriptorsOf, processesOf } from './leftovers.ts';
-import { type Blow, HANDSHAKES, lifeOf, type Pair, planRound, type Round, SETTINGS, type Side } from './plan.ts';
+import { type Blow, HANDSHAKES, lifeOf, type Pair, type Round, SETTINGS, type Side } from './plan.ts';
 import { type Case, judge } from './referee.ts';
 import type { Command, Outcome, Report, Role } from './words.ts';
 
@@ -52,8 +52,8 @@ export interface RoundOptions {
   failed(fault: string): void;
 }
 
-export async function playRound(seed: number, options: RoundOptions): Promise<void> {
-  const director = new Director(planRound(seed), options);
+export async function playRound(round: Round, options: RoundOptions): Promise<void> {
+  const director = new Director(round, options);
   try {
     await director.play();
   } finally {
@@ -97,6 +97,7 @@ class Director {
   readonly #cases = new Map<number, Two>();
   /** Of each pair: when one of its ends was killed, and when it had been followed. */
   readonly #disturbances: { pair: number; from: number; to: number }[] = [];
+  readonly #stops: { pair: number; from: number; to: number }[] = [];
   readonly #ports = new Map<number, number>();
   readonly #dying: Promise<void>[] = [];
   #isOver = false;
@@ -297,6 +298,7 @@ class Director {
         const { pid } = actor.program;
         process.kill(pid, 'SIGSTOP');
         actor.stoppedUntil = Date.now() + blow.forMs;
+        this.#stops.push({ pair: place.pair, from: Date.now(), to: actor.stoppedUntil });
         setTimeout(() => actor.isKilled || goOn(pid), blow.forMs);
         break;
       }
@@ -321,12 +323,6 @@ class Director {
   /** Whoever was killed has been followed by another one. */
   #followed(pair: number): void {
     for (const one of this.#disturbances) if (one.pair === pair) one.to = Math.min(one.to, Date.now());
-  }
-
-  #wasDisturbed(pair: number, from: number, to: number): boolean {
-    return this.#disturbances.some(
-      (one) => one.pair === pair && one.from <= to + DISTURBED_MS && one.to >= from - DISTURBED_MS,
-    );
   }
 
   #fabricPid(): number | null {
@@ -359,12 +355,14 @@ class Director {
 
   #judge(id: number, { client, server }: Two): void {
     const pair = Math.floor(id / PAIR_IDS);
-    const { kind } = this.#round.pairs[pair] as Pair;
+    const { kind, handshake } = this.#round.pairs[pair] as Pair;
     const ends = [client, server].filter((one) => one !== null);
     const from = Math.min(...ends.map(({ startedAt }) => startedAt));
     const to = Math.max(...ends.map(({ overAt }) => overAt));
     const life = lifeOf(this.#round.seed, kind, id);
-    const one: Case = { kind, life, client, server, disturbed: this.#wasDisturbed(pair, from, to) };
+    const disturbed = wasWithin(this.#disturbances, pair, from, to);
+    const unanswered = handshake !== 'fabric' && (disturbed || wasWithin(this.#stops, pair, from, to));
+    const one: Case = { kind, life, client, server, disturbed, unanswered };
     const faults = judge(one);
     if (faults.length === 0) return;
     const text = [client, server].map((end) => JSON.stringify(end)).join('\n    ');
@@ -377,7 +375,7 @@ class Director {
     const now = Date.now();
     const isKnown = /: (ECONNRESET|EPIPE|ECONNREFUSED)$/.test(text);
     // Ends of which nothing is known yet may be reset by the other one's part.
-    if (isKnown && (text.startsWith('before') || this.#wasDisturbed(place.pair, now - DISTURBED_MS, now))) return;
+    if (isKnown && (text.startsWith('before') || wasWithin(this.#disturbances, place.pair, now, now))) return;
     this.#fail(`${this.#nameOf(place)}: ${text}`);
   }
 
@@ -440,7 +438,14 @@ class Director {
     const before = actor?.descriptors;
     if (!actor || !before) return;
     const now = () => descriptorsIfThere(actor.program.pid) ?? [];
-    const describe = () => [this.#nameOf(place), 'before', countsOf(before), 'now', countsOf(now())];
+    const describe = () => [
+      this.#nameOf(place),
+      'before',
+      countsOf(before),
+      'now',
+      countsOf(now()),
+      this.#ssOf(place.pair),
+    ];
     await this.#until(
       'descriptors are closed',
       () => now().length <= before.length + MORE_DESCRIPTORS,
@@ -473,6 +478,16 @@ class Director {
   #fail(fault: string): void {
     this.#options.failed(fault);
   }
+}
+
+interface Span {
+  readonly pair: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+function wasWithin(spans: readonly Span[], pair: number, from: number, to: number): boolean {
+  return spans.some((one) => one.pair === pair && one.from <= to + DISTURBED_MS && one.to >= from - DISTURBED_MS);
 }
 
 function descriptorsIfThere(pid: number): string[] | null {
