@@ -142,7 +142,7 @@ export function takeSockets(ends: Ends): void {
   process.on('disconnect', () => {
     if (!isLeaving) process.exit(); // the parent was killed
   });
-  process.send?.('ready');
+  process.send?.('ready', () => {}); // the parent may have been killed already
 }
 
 const UPGRADED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bytes\r\n\r\n';
