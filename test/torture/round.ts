@@ -96,7 +96,7 @@ class Director {
   readonly #places: readonly Place[];
   readonly #cases = new Map<number, Two>();
   /** Of each pair: when one of its ends was killed, and when it had been followed. */
-  readonly #disturbances: { pair: number; from: number; to: number }[] = [];
+  readonly #disturbances: { pair: number; side: Side; from: number; to: number }[] = [];
   readonly #stops: { pair: number; from: number; to: number }[] = [];
   readonly #ports = new Map<number, number>();
   readonly #dying: Promise<void>[] = [];
@@ -227,7 +227,7 @@ class Director {
     switch (report.says) {
       case 'port':
         this.#ports.set(place.pair, report.port);
-        this.#followed(place.pair);
+        this.#followed(place);
         for (const { pair, side, actor: client } of this.#places)
           if (pair === place.pair && side === 'client' && client !== null && !client.isKilled)
             this.#tell(client, { does: 'dial', port: report.port });
@@ -240,7 +240,7 @@ class Director {
         break;
       case 'terminated':
         this.#died(report.ledger);
-        if (place.side === 'client') this.#followed(place.pair);
+        if (place.side === 'client') this.#followed(place);
         break;
       case 'alive':
         actor.descriptors ??= descriptorsIfThere(actor.program.pid);
@@ -292,7 +292,7 @@ class Director {
         break;
       case 'terminate':
         counts.kills++;
-        this.#disturb(place.pair);
+        this.#disturb(place);
         this.#tell(actor, { does: 'terminate' });
         break;
       case 'stop': {
@@ -313,18 +313,20 @@ class Director {
     const { actor } = place;
     if (actor === null) return;
     actor.isKilled = true;
-    this.#disturb(place.pair);
+    this.#disturb(place);
     actor.program.child.kill('SIGKILL');
-    if (place.side === 'client') void actor.program.exited.then(() => this.#followed(place.pair));
+    if (place.side === 'client') void actor.program.exited.then(() => this.#followed(place));
   }
 
-  #disturb(pair: number): void {
-    this.#disturbances.push({ pair, from: Date.now(), to: Number.POSITIVE_INFINITY });
+  #disturb({ pair, side }: Place): void {
+    if (side === 'server') this.#ports.delete(pair);
+    this.#disturbances.push({ pair, side, from: Date.now(), to: Number.POSITIVE_INFINITY });
   }
 
   /** Whoever was killed has been followed by another one. */
-  #followed(pair: number): void {
-    for (const one of this.#disturbances) if (one.pair === pair) one.to = Math.min(one.to, Date.now());
+  #followed({ pair, side }: Place): void {
+    for (const one of this.#disturbances)
+      if (one.pair === pair && one.side === side) one.to = Math.min(one.to, Date.now());
   }
 
   #fabricPid(): number | null {
