@@ -72,8 +72,7 @@ export function holdServers(isWanted: (server: Server, socket: Socket) => boolea
     if (!isBorn || seen.has(socket) || !isWanted(this, socket)) return Reflect.apply(emit, this, [event, ...args]);
     seen.add(socket);
     const handle = internalsOf(socket)._handle;
-    const reads = handle?.reading === true;
-    if (reads) handle.readStop();
+    if (handle?.reading) handle.readStop();
     // Nobody listens yet: an error would end the program.
     const ignore = () => {};
     socket.on('error', ignore);
@@ -84,7 +83,8 @@ export function holdServers(isWanted: (server: Server, socket: Socket) => boolea
         socket.destroy();
         return;
       }
-      if (reads) handle.readStart();
+      // Not if it was given as much as it wants, meanwhile: it asks for more itself then, and reading twice is an error.
+      if (handle?.reading) handle.readStart();
       Reflect.apply(emit, this, [event, ...args]);
     });
     return true;

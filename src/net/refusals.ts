@@ -2,7 +2,7 @@
 import type { Server, Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { sinkOf } from './below-tls.ts';
-import { internalsOf } from './internals.ts';
+import { internalsOf, SOCKET } from './internals.ts';
 
 /** Raw sockets whose handle a TLSSocket has; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
@@ -61,5 +61,9 @@ export function unconsume(socket: Socket): boolean {
   const nobody = () => {};
   socket.on('data', nobody);
   socket.removeListener('data', nobody);
-  return !isConsumed(socket);
+  if (isConsumed(socket)) return false;
+  // The stream has asked once, and the answers went to the parser. It asks again only when it has had one, though it were empty: without,
+  // a socket that is paused now would never be read again.
+  SOCKET.push.call(socket, Buffer.alloc(0));
+  return true;
 }

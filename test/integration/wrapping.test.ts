@@ -49,7 +49,8 @@ const POSTGRES = [
 
 /**
  * As SMTP: lines go back and forth, then STARTTLS, and TLS is put on with the answer to it. Arguments: lines, bytes of each, bytes of the last
- * answer, whether to wait for a word before STARTTLS, whether the listeners of the plain phase stay.
+ * answer, whether to wait for a word before STARTTLS, whether the listeners of the plain phase stay ('keep'), or the client reads only when
+ * both have ended ('late').
  */
 const SMTP = [
   `
@@ -70,7 +71,11 @@ const SMTP = [
         const secure = new tls.TLSSocket(socket, { isServer: true, key, cert });
         report(secure, 'secure');
         secure.on('end', () => { tell('end'); server.close(); });
-      exchange(secure, SERVER_SEED).then(() => secure.resume());
+        if (keep === 'late') {
+          receive(secure, 1000).then((chunks) => { tell('got ' + digest(chunks)); secure.end(streamOf(SERVER_SEED, 1000)); });
+          continue;
+        }
+        exchange(secure, SERVER_SEED).then(() => secure.resume());
       }
     };
     socket.on('data', onData);
@@ -107,6 +112,11 @@ const SMTP = [
     isSecure = true;
     const secure = tls.connect({ socket, ca: cert, host: 'localhost' });
     report(secure, 'secure');
+    if (keep === 'late') {
+      secure.end(streamOf(CLIENT_SEED, 1000));
+      setTimeout(async () => { tell('got ' + digest(await receive(secure, 1000))); process.stdin.destroy(); }, 300);
+      return;
+    }
     exchange(secure, CLIENT_SEED).then(() => { secure.end(); process.stdin.destroy(); });
   };
   socket.write('STARTTLS\\n');
@@ -133,6 +143,12 @@ const HTTP1 = (module: 'http' | 'https') =>
   request.on('response', (response) => receive(response, LENGTH).then((chunks) => tell('got ' + digest(chunks))));
   `,
   ] as const;
+
+/** The body of the request is read when the connection was looked at already, and the parser has paused it. */
+const LATE_BODY = [
+  HTTP1('http')[0].replace('(request, response) => {', 'async (request, response) => { await pause(200);'),
+  HTTP1('http')[1],
+] as const;
 
 /** The same in sixteen requests over one connection. */
 const KEEP_ALIVE = [
@@ -297,6 +313,7 @@ const ONREAD = (buffer: string) =>
 const PROTOCOLS = {
   http: HTTP1('http'),
   https: HTTP1('https'),
+  'http whose body is read late': LATE_BODY,
   'HTTP keep-alive': KEEP_ALIVE,
   'HTTP Upgrade': UPGRADE,
   'HTTP CONNECT with TLS inside': CONNECT,
@@ -450,4 +467,11 @@ for (const policy of POLICIES) {
       await assertEnded(ends);
     });
   }
+
+  test(`what TLS on a moved connection holds when both have ended is read later: ${policy}`, { skip }, async () => {
+    const ends = await runEnds(stage, SMTP, policy, 'both ends', [10, 3000, 0, 'wait', 'late']);
+    await movedThenGo(ends);
+    await assertExact(ends, 1000);
+    await assertEnded(ends);
+  });
 }
