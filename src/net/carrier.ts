@@ -402,9 +402,15 @@ export class Carrier {
     process.nextTick(() => this.settle());
   }
 
-  /** Whether the program has bytes to come, or an end of TCP. */
+  /** Whether the program has bytes to come, or an end of TCP, that was seen or stands behind what it does not read now. */
   get hasMoreToShow(): boolean {
-    return this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown);
+    if (this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown)) return true;
+    return this.#connection?.in.isNative === true && !this.#handle.reading;
+  }
+
+  /** Whether the program was shown the end of what it gets. */
+  get isEndShown(): boolean {
+    return this.#endShown;
   }
 
   #destroy(error?: Error, callback?: (error: Error | null) => void): InternalSocket {

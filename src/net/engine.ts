@@ -12,7 +12,7 @@ import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
 import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
-import { type Internals, IS_NODE, testInternals } from './internals.ts';
+import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
@@ -29,7 +29,8 @@ interface Known {
   readonly id: string;
   readonly mover: Mover | null;
   reason: Reason;
-  readonly row: TableRow | null;
+  /** Null where there is no room in the table, and at the end. */
+  row: TableRow | null;
 }
 
 export class Engine implements Passing {
@@ -141,10 +142,15 @@ export class Engine implements Passing {
     this.#known.set(socket, known);
     if (row === null) return;
     this.#publish(socket, known);
-    watchEnd(socket, () => {
-      row.free();
-      if (mover !== null) this.#movers.delete(mover);
-    });
+    watchEnd(socket, () => this.#forget(socket));
+  }
+
+  #forget(socket: Socket): void {
+    const known = this.#known.get(socket);
+    if (known === undefined) return;
+    known.row?.free();
+    known.row = null;
+    if (known.mover !== null) this.#movers.delete(known.mover);
   }
 
   #changed(mover: Mover): void {
@@ -201,7 +207,19 @@ export class Engine implements Passing {
     const unread = mover.bringBackNow(REASONS.GIVENAWAY, BRING_BACK_MS);
     if (unread === null)
       throw new PassError('the other end did not answer in time: the socket cannot be given to another process now');
+    this.#watchHandle(socket);
     return unread;
+  }
+
+  /** Node.js takes the handle off a socket that was given away, which then ends without a word. */
+  #watchHandle(socket: Socket): void {
+    const { _handle: handle } = internalsOf(socket);
+    if (handle === null) return;
+    const { close } = handle;
+    handle.close = (closed) => {
+      this.#forget(socket);
+      close.call(handle, closed);
+    };
   }
 
   loadsIsthmus(env: readonly string[]): boolean {

@@ -53,7 +53,7 @@ export type MoverState =
 export type Role = 'client' | 'server';
 
 /** How long a moved connection may outlive its peer's partition before it is reset: TCP tells of a death itself, and sooner. */
-const ORPHAN_MS = 1000;
+const ORPHAN_MS = 10_000;
 const FIRST_LOOK_BELOW_MS = 20;
 const LAST_LOOK_BELOW_MS = 60_000;
 
@@ -485,12 +485,15 @@ export class Mover {
     this.#watchOrphan(carrier, connection);
   }
 
-  /** What has come is read first, however long the program takes; then TCP's end is shown, or we make one; none when all was said. */
+  /**
+   * What has come is read first, however long the program takes; then TCP's end is shown, or we make one. None once TCP's was: what
+   * there is to say yet goes by TCP, and fails there.
+   */
   #watchOrphan(carrier: Carrier, connection: Connection): void {
     this.#orphanTimer = setTimeout(() => {
       if (this.#state !== 'CONNECTED') return;
-      const allIsSaid = this.socket.readableEnded && this.socket.writableEnded && connection.out.unconsumed === 0;
-      if (carrier.hasMoreToShow || allIsSaid) this.#watchOrphan(carrier, connection);
+      if (carrier.isEndShown && connection.out.unconsumed === 0) return;
+      if (carrier.hasMoreToShow) this.#watchOrphan(carrier, connection);
       else carrier.reset();
     }, ORPHAN_MS);
     this.#orphanTimer.unref();

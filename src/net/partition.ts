@@ -318,9 +318,8 @@ export class Partition implements Ground, Client {
   ended(mover: Mover): void {
     this.#matchOf.get(mover)?.handshake?.decline(REASONS.ENDED);
     this.#forgetMatch(mover);
-    for (const movers of this.#moversOf.values()) movers.delete(mover);
+    this.#leavePairs(mover);
     this.#onChange(mover);
-    this.#lingerIfUnused();
   }
 
   cancel(mover: Mover, reason: Reason): void {
@@ -335,6 +334,12 @@ export class Partition implements Ground, Client {
   declineLate(mover: Mover, reason: Reason): void {
     this.#matchOf.get(mover)?.declineLate(reason);
     this.#forgetMatch(mover);
+    this.#leavePairs(mover);
+  }
+
+  #leavePairs(mover: Mover): void {
+    for (const movers of this.#moversOf.values()) movers.delete(mover);
+    this.#lingerIfUnused();
   }
 
   // --- The fabric speaks ---
@@ -416,8 +421,12 @@ export class Partition implements Ground, Client {
     if (first !== undefined) this.#tell(first);
   }
 
+  #hasMovers(peer: Gid): boolean {
+    return (this.#moversOf.get(peer)?.size ?? 0) > 0;
+  }
+
   #isInUse(device: HostDevice, peer: Gid): boolean {
-    return (this.#moversOf.get(peer)?.size ?? 0) > 0 || !device.isPairIdle(peer);
+    return this.#hasMovers(peer) || !device.isPairIdle(peer);
   }
 
   /** No new pairs; it is closed when its last connection has ended. */
@@ -671,11 +680,14 @@ export class Partition implements Ground, Client {
   #leaveWhatIsUnused(): void {
     for (const device of this.#oldDevices) this.#closeIfUnused(device);
     const membership = this.#membership;
-    if (membership === null) return;
-    const devices = devicesOf(membership);
+    const devices = membership === null ? [] : devicesOf(membership);
     for (const device of devices) {
       for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }
+    // The quarantine of a DMB ends without a word to us.
+    if ([...this.#oldDevices, ...devices].some(({ peers }) => peers.some((peer) => !this.#hasMovers(peer))))
+      this.#lingerIfUnused();
+    if (membership === null) return;
     if (this.#claims.size + this.#entering > 0) return;
     if (devices.some(({ peers, outlivesPeers }) => peers.length > 0 || outlivesPeers)) return;
     membership.client.close();
