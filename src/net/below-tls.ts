@@ -5,7 +5,7 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { type InternalSocket, internalsOf, type TcpHandle } from './internals.ts';
-import type { JsStream, TlsInternals } from './tls-internals.ts';
+import type { JsStream, StreamRequest, TlsInternals } from './tls-internals.ts';
 
 /** Takes a chunk, or null for the end of the stream; false: no more for now. */
 export type Sink = (chunk: Buffer | null) => boolean;
@@ -32,8 +32,8 @@ export class BelowTls {
     this.stream = Object.assign(new JsStream(), {
       onreadstart: () => this.#read(true),
       onreadstop: () => this.#read(false),
-      onwrite: (request: object, chunks: readonly Buffer[]) => this.#write(request, chunks),
-      onshutdown: (request: object) => this.#shutdown(request),
+      onwrite: (request: StreamRequest, chunks: readonly Buffer[]) => this.#write(request, chunks),
+      onshutdown: (request: StreamRequest) => this.#shutdown(request),
       isClosing: () => this.#closed,
       close: (closed?: () => void) => this.#close(closed),
     } satisfies Partial<JsStream>);
@@ -68,16 +68,14 @@ export class BelowTls {
     return on ? this.#handle.readStart() : this.#handle.readStop();
   }
 
-  #write(request: object, chunks: readonly Buffer[]): number {
+  #write(request: StreamRequest, chunks: readonly Buffer[]): number {
     const socket = this.#socket;
     if (socket === null || !socket.writable) return -constants.errno.EPIPE;
-    const [first] = chunks;
-    const chunk = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
-    socket.write(chunk, (error?: Error | null) => this.stream.finishWrite(request, statusOf(error)));
+    writeTo(socket, this.stream, request, chunks);
     return 0;
   }
 
-  #shutdown(request: object): number {
+  #shutdown(request: StreamRequest): number {
     if (this.#socket === null) return -constants.errno.ENOTCONN;
     this.#socket.end((error?: Error | null) => this.stream.finishShutdown(request, statusOf(error)));
     return 0;
@@ -94,6 +92,13 @@ export class BelowTls {
     else socket.once('close', () => closed?.());
     socket.destroy();
   }
+}
+
+/** What C++ writes to a stream goes to a socket. */
+export function writeTo(socket: Socket, stream: JsStream, request: StreamRequest, chunks: readonly Buffer[]): void {
+  const [first] = chunks;
+  const chunk = chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks);
+  socket.write(chunk, (error?: Error | null) => stream.finishWrite(request, statusOf(error)));
 }
 
 function statusOf(error: NodeJS.ErrnoException | null | undefined): number {

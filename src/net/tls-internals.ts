@@ -27,7 +27,7 @@ export interface JsStream {
 /** Handle of a TLSSocket. */
 export interface TlsWrap {
   readonly _parent: TcpHandle | JsStream | null;
-  readonly _parentWrap: { readonly constructor: { readonly prototype: object } } | null;
+  readonly _parentWrap: { readonly constructor: { readonly prototype: AroundStream } } | null;
   enableSessionCallbacks(): void;
   enableKeylogCallback(): void;
 }
@@ -41,12 +41,19 @@ export interface InternalTlsSocket extends TLSSocket {
 
 type WrapHandle = (this: InternalTlsSocket, wrap: Socket | null, handle: unknown, third: unknown) => TlsWrap;
 
+/** Of the socket that HTTP/2 makes around a stream, and shows to programs: its other methods are those of net.Socket. */
+export interface AroundStream {
+  readonly stream: unknown;
+  readonly _handle: JsStream | null;
+  doWrite(this: AroundStream, request: StreamRequest, chunks: readonly Buffer[]): number;
+}
+
 export interface TlsInternals {
   /** Of all TLSSockets. `_wrapHandle` puts TLS on a handle; without one, on a new handle that is not connected. */
   readonly prototype: { _wrapHandle: WrapHandle };
   readonly JsStream: new () => JsStream;
-  /** Of the socket that HTTP/2 makes around a stream, and shows to programs: its methods are those of net.Socket. */
-  readonly aroundStream: object;
+  /** The prototype. */
+  readonly aroundStream: AroundStream;
   /** Puts TLS on another handle instead, as long as nothing was sent: Node.js tries several addresses in this way. */
   reinitialize(socket: InternalTlsSocket, handle: JsStream): void;
 }
@@ -67,6 +74,8 @@ export function findTlsInternals(): TlsInternals | string {
   const { JsStream, aroundStream } = findJsStream(tls.TLSSocket);
   if (JsStream?.name !== 'JSStream') return 'the class JSStream was not found';
   if (aroundStream?.constructor.name !== 'JSStreamSocket') return 'the class JSStreamSocket was not found';
+  if (typeof aroundStream.doWrite !== 'function' || aroundStream.doWrite.length !== 2)
+    return 'JSStreamSocket.prototype.doWrite has changed';
   for (const name of TO_CALL)
     if (typeof Reflect.get(JsStream.prototype, name) !== 'function') return `JSStream.prototype.${name} was not found`;
   return {
@@ -82,7 +91,7 @@ const REINITIALIZE = 'kReinitializeHandle';
 /** Node.js puts both between TLS and a stream that has no handle. */
 function findJsStream(Tls: typeof TLSSocket): {
   readonly JsStream: (new () => JsStream) | undefined;
-  readonly aroundStream: object | undefined;
+  readonly aroundStream: AroundStream | undefined;
 } {
   const nothing = new Duplex({ read() {}, write: (_chunk, _encoding, callback) => callback() });
   const socket = new Tls(nothing as Socket);

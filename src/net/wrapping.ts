@@ -7,10 +7,16 @@
  */
 import { Server, Socket } from 'node:net';
 import { canBeLocal, willBeLocal } from './addresses.ts';
-import { BelowTls, type Sink, socketAround } from './below-tls.ts';
+import { BelowTls, type Sink, socketAround, writeTo } from './below-tls.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
 import { isTlsServer, underTls } from './refusals.ts';
-import { findTlsInternals, type InternalTlsSocket, type TlsInternals, type TlsWrap } from './tls-internals.ts';
+import {
+  type AroundStream,
+  findTlsInternals,
+  type InternalTlsSocket,
+  type TlsInternals,
+  type TlsWrap,
+} from './tls-internals.ts';
 
 export interface Wrapping {
   /** TLS is being put on this socket. Null: it may have the handle; else this leads the socket's bytes to a sink. */
@@ -64,6 +70,7 @@ function guard(wrapping: Wrapping): TlsInternals | string {
     return original.call(this, null, stream, third);
   };
   askBelow(internals.aroundStream);
+  writeAtOnce(internals.aroundStream);
   return internals;
 }
 
@@ -81,6 +88,17 @@ function askBelow(aroundStream: object): void {
       return answer === stream ? this : answer;
     });
   }
+}
+
+/** Node.js' own way of writing waits a turn of the event loop for each write, also where that has long been done. */
+function writeAtOnce(aroundStream: AroundStream): void {
+  const { doWrite } = aroundStream;
+  aroundStream.doWrite = function (request, chunks) {
+    const { stream, _handle: handle } = this;
+    if (!isLedHttp2(stream) || handle === null || !stream.writable) return doWrite.call(this, request, chunks);
+    writeTo(stream, handle, request, chunks);
+    return 0;
+  };
 }
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): BelowTls['stream'] {

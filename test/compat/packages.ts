@@ -23,8 +23,8 @@ const LIKE_TCP = 'both ends are told not to wait for the acknowledgement of smal
 export const SUBJECTS: readonly Subject[] = [
   { name: 'node-http', packages: ['node:http'], expects: 'SMC-D' },
   { name: 'node-fetch', packages: ['node:http'], expects: 'SMC-D', remark: 'the client is the global fetch' },
-  { name: 'node-https', packages: ['node:https'], expects: 'TCP' },
-  { name: 'node-http2', packages: ['node:http2'], expects: 'TCP' },
+  { name: 'node-https', packages: ['node:https'], expects: 'SMC-D' },
+  { name: 'node-http2', packages: ['node:http2'], expects: 'SMC-D' },
   { name: 'express', packages: ['express', 'node:http'], expects: 'SMC-D' },
   { name: 'fastify', packages: ['fastify', 'node:http'], expects: 'SMC-D' },
   { name: 'koa', packages: ['koa', 'node:http'], expects: 'SMC-D' },
@@ -42,7 +42,7 @@ export const SUBJECTS: readonly Subject[] = [
   { name: 'axios', packages: ['node:http', 'axios'], expects: 'SMC-D' },
   { name: 'ws', packages: ['ws'], expects: 'SMC-D' },
   { name: 'socket.io', packages: ['socket.io', 'socket.io-client'], expects: 'SMC-D' },
-  { name: 'grpc', packages: ['@grpc/grpc-js'], expects: 'TCP', remark: 'h2c' },
+  { name: 'grpc', packages: ['@grpc/grpc-js'], expects: 'SMC-D', remark: 'h2c' },
   {
     name: 'mqtt',
     packages: ['aedes', 'mqtt'],
