@@ -1,0 +1,534 @@
+// What a program sees of TLS and HTTP/2, as scenarios that give logs; prints them all. The same with Isthmus and without.
+import { once } from 'node:events';
+import fs from 'node:fs';
+import http2 from 'node:http2';
+import https from 'node:https';
+import net from 'node:net';
+import tls from 'node:tls';
+
+const dir = new URL('../../fixtures/tls/', import.meta.url);
+const key = fs.readFileSync(new URL('key.pem', dir)),
+  ca = fs.readFileSync(new URL('cert.pem', dir)),
+  cert = ca;
+const wait = (ms) => new Promise((r) => setTimeout(r, ms));
+const logs = (o) => {
+  const L = [];
+  for (const [n, s] of Object.entries(o))
+    for (const e of [
+      'connect',
+      'ready',
+      'lookup',
+      'secureConnect',
+      'secure',
+      'end',
+      'finish',
+      'close',
+      'error',
+      'timeout',
+      'session',
+      'connectionAttempt',
+      'connectionAttemptFailed',
+    ])
+      s.on(e, (v) =>
+        L.push(
+          `${n}:${e}${v instanceof Error ? ` ${v.code} ${v.syscall ?? ''}` : typeof v === 'boolean' ? ` ${v}` : ''}`,
+        ),
+      );
+  return L;
+};
+const serve = (opts, h) =>
+  new Promise((r) => {
+    const s = tls.createServer({ key, cert, ...opts }, h);
+    s.listen(0, '127.0.0.1', () => r(s));
+  });
+const by = (L) =>
+  Object.fromEntries(
+    ['c', 's', 'srv'].map((p) => [
+      p,
+      L.filter((x) => x.startsWith(`${p}:`))
+        .map((x) => x.slice(p.length + 1))
+        .join(', '),
+    ]),
+  );
+const opt = (s, more) => ({ port: s.address().port, host: '127.0.0.1', ca, servername: 'localhost', ...more });
+const S = {
+  async plain() {
+    let LL;
+    const s = await serve({}, (x) => {
+      LL = logs({ s: x });
+      x.end('bye');
+    });
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    c.resume();
+    await once(c, 'close');
+    await wait(100);
+    s.close();
+    return [by(L), by(LL)];
+  },
+  async refused() {
+    const c = tls.connect({ port: 1, host: '127.0.0.1' });
+    const L = logs({ c });
+    await once(c, 'close').catch(() => wait(50));
+    await wait(50);
+    return L;
+  },
+  async refusedLocalhost() {
+    const c = tls.connect({ port: 1, host: 'localhost' });
+    let err;
+    c.on('error', (e) => (err = e));
+    const L = logs({ c });
+    await wait(200);
+    return [L.filter((x) => !/lookup|Attempt/.test(x)), err.code, err.errors?.map((e) => e.code)];
+  },
+  async badCa() {
+    const s = await serve({}, () => {});
+    const c = tls.connect({ port: s.address().port, host: '127.0.0.1' });
+    const L = logs({ c });
+    s.on('tlsClientError', (e) => L.push(`srv:${e.code}`));
+    await once(c, 'close').catch(() => {});
+    await wait(100);
+    s.close();
+    return by(L);
+  },
+  async garbage() {
+    const s = await serve({}, () => {});
+    const L = [];
+    s.on('tlsClientError', (e, k) => L.push(`tce ${e.code} ${k.destroyed}`));
+    const c = net.connect(s.address().port, '127.0.0.1');
+    c.write('GET / HTTP/1.1\r\n\r\n');
+    const D = [];
+    c.on('data', (d) => D.push(d.length));
+    c.on('error', (e) => L.push(`cerr ${e.code}`));
+    await once(c, 'close').catch(() => {});
+    await wait(50);
+    s.close();
+    return [L, D];
+  },
+  async silentClose() {
+    const s = await serve({}, () => {});
+    const L = [];
+    s.on('tlsClientError', (e) => L.push(`tce ${e.code}`));
+    const c = net.connect(s.address().port, '127.0.0.1');
+    await once(c, 'connect');
+    await wait(30);
+    c.destroy();
+    await wait(100);
+    s.close();
+    return L;
+  },
+  async resetInHandshake() {
+    const s = await serve({}, () => {});
+    const L = [];
+    s.on('tlsClientError', (e) => L.push(`tce ${e.code}`));
+    const c = net.connect(s.address().port, '127.0.0.1');
+    await once(c, 'connect');
+    await wait(30);
+    c.resetAndDestroy();
+    await wait(100);
+    s.close();
+    return L;
+  },
+  async serverDestroys() {
+    let LS;
+    const s = await serve({}, (x) => {
+      LS = logs({ s: x });
+      x.write('hello');
+      setTimeout(() => x.destroy(), 50);
+    });
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    c.resume();
+    await once(c, 'close').catch(() => {});
+    await wait(100);
+    s.close();
+    return [by(L), by(LS)];
+  },
+  async clientDestroysConnecting() {
+    const s = await serve({}, () => {});
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    c.destroy();
+    await wait(100);
+    s.close();
+    return by(L);
+  },
+  async clientDestroysTick() {
+    const s = await serve({}, () => {});
+    s.on('tlsClientError', () => {});
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    setImmediate(() => c.destroy(new Error('x')));
+    await wait(100);
+    s.close();
+    return by(L);
+  },
+  async resume() {
+    const s = await serve({}, (x) => {
+      x.on('error', () => {});
+      x.end('hi');
+    });
+    let session;
+    const c = tls.connect(opt(s));
+    c.on('session', (x) => (session = x));
+    c.resume();
+    await once(c, 'close');
+    const d = tls.connect(opt(s, { session }));
+    d.resume();
+    await once(d, 'secureConnect');
+    const r = d.isSessionReused();
+    await once(d, 'close');
+    s.close();
+    return [!!session, r];
+  },
+  async addresses() {
+    let srv;
+    const s = await serve({}, (x) => {
+      srv = x;
+      x.resume();
+    });
+    const c = tls.connect(opt(s));
+    await once(c, 'secureConnect');
+    await wait(30);
+    const A = (x) => [
+      x.remoteAddress,
+      x.remoteFamily,
+      x.localAddress,
+      x.localFamily,
+      x.remotePort > 0,
+      x.localPort > 0,
+      typeof x.address().port,
+      x.encrypted,
+      x.connecting,
+      x.readyState,
+      x.bytesRead > 0,
+      x.bytesWritten > 0,
+    ];
+    const r = [
+      A(c),
+      A(srv),
+      c.remotePort === srv.localPort,
+      c.getCipher().name,
+      c.servername,
+      srv.servername,
+      c.alpnProtocol,
+      c.ssl != null,
+    ];
+    c.end();
+    await once(c, 'close');
+    s.close();
+    return r;
+  },
+  async bytes() {
+    let srv;
+    const s = await serve({}, (x) => {
+      srv = x;
+      x.pipe(x);
+    });
+    const c = tls.connect(opt(s));
+    await once(c, 'secureConnect');
+    c.write(Buffer.alloc(100000));
+    let n = 0;
+    c.on('data', (d) => (n += d.length));
+    while (n < 100000) await wait(10);
+    c.end();
+    await once(c, 'close');
+    s.close();
+    return [c.bytesRead, c.bytesWritten, srv.bytesRead, srv.bytesWritten];
+  },
+  async alpn() {
+    const s = await serve({ ALPNProtocols: ['a', 'b'] }, (x) => x.end());
+    const c = tls.connect(opt(s, { ALPNProtocols: ['b'] }));
+    c.resume();
+    await once(c, 'secureConnect');
+    const r = c.alpnProtocol;
+    await once(c, 'close');
+    s.close();
+    return r;
+  },
+  async timeout() {
+    const s = await serve({}, (x) => {
+      x.on('error', () => {});
+      x.resume();
+    });
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    await once(c, 'secureConnect');
+    c.setTimeout(100);
+    await wait(200);
+    c.destroy();
+    await wait(50);
+    s.close();
+    return by(L);
+  },
+  async halfOpen() {
+    const s = await serve({ allowHalfOpen: true }, (x) => {
+      x.on('error', () => {});
+      x.on('end', () => {
+        x.write('late');
+        x.end();
+      });
+      x.resume();
+    });
+    const c = tls.connect(opt(s, { allowHalfOpen: true }));
+    const L = logs({ c });
+    await once(c, 'secureConnect');
+    let t = '';
+    c.on('data', (d) => (t += d));
+    c.end('x');
+    await once(c, 'close');
+    s.close();
+    return [t, by(L)];
+  },
+  async onread() {
+    const s = await serve({}, (x) => {
+      x.end(Buffer.alloc(5000, 'a'));
+    });
+    let n = 0;
+    const c = tls.connect(
+      opt(s, {
+        onread: {
+          buffer: Buffer.alloc(1000),
+          callback: (k) => {
+            n += k;
+            return true;
+          },
+        },
+      }),
+    );
+    await once(c, 'close');
+    s.close();
+    return n;
+  },
+  async writeBeforeConnect() {
+    const s = await serve({}, (x) => x.pipe(x));
+    const c = tls.connect(opt(s));
+    c.write('early');
+    let t = '';
+    c.on('data', (d) => {
+      t += d;
+      c.end();
+    });
+    await once(c, 'close');
+    s.close();
+    return t;
+  },
+  async getServername() {
+    const s = await serve(
+      {
+        SNICallback: (n, cb) => {
+          L.push(n);
+          cb(null, tls.createSecureContext({ key, cert }));
+        },
+      },
+      (x) => x.end(),
+    );
+    const L = [];
+    const c = tls.connect(opt(s));
+    c.resume();
+    await once(c, 'close');
+    s.close();
+    return L;
+  },
+  async clientCert() {
+    const s = await serve({ requestCert: true, rejectUnauthorized: false, ca }, (x) => {
+      L.push(x.getPeerCertificate()?.subject?.CN ?? 'none', x.authorized);
+      x.end();
+    });
+    const L = [];
+    const c = tls.connect(opt(s, { key, cert }));
+    c.resume();
+    await once(c, 'close');
+    s.close();
+    return L;
+  },
+  async handshakeTimeout() {
+    const s = await serve({ handshakeTimeout: 100 }, () => {});
+    const L = [];
+    s.on('tlsClientError', (e) => L.push(e.code));
+    const c = net.connect(s.address().port, '127.0.0.1');
+    c.on('close', () => L.push('cclose'));
+    c.on('error', (e) => L.push(e.code));
+    c.resume();
+    await wait(350);
+    s.close();
+    return L;
+  },
+  async httpsAgentReuse() {
+    const s = https.createServer({ key, cert }, (_q, r) => r.end('x')).listen(0, '127.0.0.1');
+    await once(s, 'listening');
+    const agent = new https.Agent({ keepAlive: true, ca, maxSockets: 1 });
+    const set = new Set();
+    for (let i = 0; i < 5; i++)
+      await new Promise((r) =>
+        https.get({ port: s.address().port, host: 'localhost', agent }, (res) => {
+          set.add(res.socket);
+          res.resume();
+          res.on('end', r);
+        }),
+      );
+    const ports = [...set].length;
+    agent.destroy();
+    s.close();
+    return ports;
+  },
+  async tlsOverTls() {
+    const inner = await serve({}, (x) => x.pipe(x));
+    const outer = await serve({}, (x) => {
+      const k = net.connect(inner.address().port, '127.0.0.1');
+      x.pipe(k).pipe(x);
+      x.on('error', () => {});
+      k.on('error', () => {});
+    });
+    const o = tls.connect(opt(outer));
+    await once(o, 'secureConnect');
+    const i = tls.connect({ socket: o, ca, servername: 'localhost' });
+    await once(i, 'secureConnect');
+    i.write('deep');
+    const [d] = await once(i, 'data');
+    i.end();
+    await once(i, 'close');
+    o.destroy();
+    inner.close();
+    outer.close();
+    return d.toString();
+  },
+  async socketOption() {
+    const s = await serve({}, (x) => x.pipe(x));
+    const raw = net.connect(s.address().port, '127.0.0.1');
+    const c = tls.connect({ socket: raw, ca, servername: 'localhost' });
+    const L = logs({ c, s: raw });
+    c.write('now');
+    const [d] = await once(c, 'data');
+    c.end();
+    await once(c, 'close');
+    await wait(50);
+    s.close();
+    return [d.toString(), by(L)];
+  },
+  async localAddress() {
+    const s = await serve({}, (x) => x.end());
+    const c = tls.connect(opt(s, { localAddress: '127.0.0.1' }));
+    c.resume();
+    await once(c, 'close');
+    s.close();
+    return 'ok';
+  },
+  async h2push() {
+    const s = http2.createServer().listen(0, '127.0.0.1');
+    s.on('stream', (st) => {
+      st.respond({ ':status': 200 });
+      st.end('hi');
+    });
+    await once(s, 'listening');
+    const c = http2.connect(`http://localhost:${s.address().port}`);
+    const st = c.request({ ':path': '/' });
+    let t = '';
+    st.on('data', (d) => (t += d));
+    await once(st, 'end');
+    const p = await new Promise((r) => c.ping((_e, _d, x) => r(x.length)));
+    const L = [];
+    c.on('goaway', () => L.push('goaway'));
+    c.on('close', () => L.push('close'));
+    c.close();
+    await wait(100);
+    s.close();
+    return [t, p, L, c.socket === undefined];
+  },
+  async h2addr() {
+    const s = http2.createServer().listen(0, '127.0.0.1');
+    const L = [];
+    s.on('stream', (st) => {
+      const k = st.session.socket;
+      L.push(k.remoteAddress, k.localAddress, k.remotePort > 0, st.session.encrypted);
+      st.respond();
+      st.end();
+    });
+    await once(s, 'listening');
+    const c = http2.connect(`http://127.0.0.1:${s.address().port}`);
+    const st = c.request({});
+    st.resume();
+    await once(st, 'close');
+    L.push(c.socket.remoteAddress, c.socket.remotePort === s.address().port, c.socket.localPort > 0, c.encrypted);
+    c.close();
+    await wait(50);
+    s.close();
+    return L;
+  },
+  async h2serverDies() {
+    const s = http2.createServer().listen(0, '127.0.0.1');
+    s.on('session', (x) => x.on('error', () => {}));
+    s.on('stream', (st) => {
+      st.on('error', () => {});
+      setTimeout(() => st.session.destroy(), 20);
+    });
+    await once(s, 'listening');
+    const c = http2.connect(`http://127.0.0.1:${s.address().port}`);
+    const L = [];
+    c.on('error', (e) => L.push(`err ${e.code}`));
+    c.on('close', () => L.push('close'));
+    c.on('goaway', (x) => L.push(`goaway ${x}`));
+    const st = c.request({});
+    st.on('error', (e) => L.push(`st ${e.code}`));
+    st.on('close', () => L.push('stclose'));
+    await wait(200);
+    s.close();
+    return L;
+  },
+  async h2rawReset() {
+    let raw;
+    const s = http2.createServer();
+    s.on('session', (x) => x.on('error', () => {}));
+    s.on('connection', (k) => (raw = k));
+    s.on('stream', (st) => {
+      st.on('error', () => {});
+      setTimeout(() => raw.resetAndDestroy(), 20);
+    });
+    s.listen(0, '127.0.0.1');
+    await once(s, 'listening');
+    const c = http2.connect(`http://127.0.0.1:${s.address().port}`);
+    const L = [];
+    c.on('error', (e) => L.push(`err ${e.code}`));
+    c.on('close', () => L.push('close'));
+    const st = c.request({});
+    st.on('error', (e) => L.push(`st ${e.code}`));
+    await wait(200);
+    s.close();
+    return L;
+  },
+  async tlsRawReset() {
+    let raw;
+    const s = tls.createServer({ key, cert }, (x) => {
+      x.on('error', (e) => L.push(`s ${e.code}`));
+      setTimeout(() => raw.resetAndDestroy(), 30);
+    });
+    s.on('connection', (k) => (raw = k));
+    s.listen(0, '127.0.0.1');
+    await once(s, 'listening');
+    const c = tls.connect(opt(s));
+    const L = [];
+    c.on('error', (e) => L.push(`err ${e.code}${e.syscall}`));
+    c.on('close', () => L.push('close'));
+    c.resume();
+    await wait(250);
+    s.close();
+    return L;
+  },
+};
+const only = process.argv[2];
+const out = {};
+process.on('uncaughtException', (e) => {
+  out.uncaught = `${out.uncaught ?? ''} ${now} ${e.stack}`;
+});
+let now;
+for (const [n, f] of Object.entries(S)) {
+  if (only && n !== only) continue;
+  now = n;
+  try {
+    out[n] = await Promise.race([f(), wait(5000).then(() => 'HANG')]);
+  } catch (e) {
+    out[n] = `threw ${e.code}${e.message}`;
+  }
+}
+console.log(JSON.stringify(out, null, 1));
+process.exit();
