@@ -27,8 +27,11 @@ export interface Wrapping {
   connected(socket: Socket): void;
 }
 
-/** Of a TLSSocket, the socket below it. A property, since HTTP/2 shows programs a proxy of its socket. */
-const BELOW = Symbol('isthmus.below');
+/**
+ * Of a TLSSocket, the socket below it. A property, since HTTP/2 shows programs a proxy of its socket; the same for all copies of the
+ * package.
+ */
+const BELOW = Symbol.for('isthmus.below');
 
 /** The socket that can be moved: the one below TLS, below HTTP/2's stream around it, or this one. */
 export function lowest(socket: Socket): Socket {
