@@ -197,7 +197,11 @@ export class Engine implements Passing {
   /** TLS is being put on a socket that is known here: what leads its bytes to a sink; null when it stays on TCP anyway. */
   attachTls(socket: Socket): ((sink: Sink) => void) | null {
     const mover = this.moverOf(socket);
-    if (mover === null || mover.carrier === null) return null;
+    if (mover === null) return null;
+    if (mover.carrier === null) {
+      mover.leave(REASONS.TLS);
+      return null;
+    }
     return (sink) => mover.carrier?.divert(sink);
   }
 
