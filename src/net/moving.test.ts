@@ -216,10 +216,10 @@ test('what has been brought back goes behind what the stream holds', async () =>
   const { client, server } = ends;
   client.on('readable', () => {}); // reads ahead, and nobody takes it
   for (const digit of ['1', '2', '3', '4']) {
-    server.write(digit.repeat(9_000));
+    server.write(digit.repeat(25_000));
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  const sent = `b${['1', '2', '3', '4'].map((digit) => digit.repeat(9_000)).join('')}`;
+  const sent = `b${['1', '2', '3', '4'].map((digit) => digit.repeat(25_000)).join('')}`;
   guardPassing(() => ({
     giveAway: () => ends.movers[0].bringBackNow(REASONS.GIVENAWAY, 500) ?? Buffer.alloc(0),
     loadsIsthmus: () => false,

@@ -55,7 +55,7 @@ const POSTGRES = [
 const SMTP = [
   `
   const [, , , lastBytes, , keep] = args;
-  const server = net.createServer((socket) => {
+  const server = net.createServer({ allowHalfOpen: keep === 'late' }, (socket) => {
     report(socket, 'socket');
     let text = '', isSecure = false;
     const onData = (chunk) => {
