@@ -349,14 +349,18 @@ export class Carrier {
   /** A native chunk, or null at the end of TCP. */
   #pushed(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
     if (chunk === null) {
-      if (this.#connection === null)
-        return this.#sink === null ? SOCKET.push.call(this.#socket, null) : this.#sink(null);
+      if (this.#connection === null) return this.#handUp(null);
       this.#tcpEnded(null);
       return false;
     }
     const now = this.#fromTcp(chunk, false);
     if (now === null) return true;
-    return this.#sink === null ? SOCKET.push.call(this.#socket, now, encoding) : this.#sink(now);
+    return this.#handUp(now, encoding);
+  }
+
+  /** To whoever stands above us. */
+  #handUp(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
+    return this.#sink === null ? SOCKET.push.call(this.#socket, chunk, encoding) : this.#sink(chunk);
   }
 
   /** The part of a native chunk that is to be handed on now. */

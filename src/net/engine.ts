@@ -36,7 +36,8 @@ interface Known {
 export class Engine implements Passing {
   readonly #policy: Policy;
   readonly #registerUrl: string;
-  readonly #internals: Internals | string;
+  /** Null as long as nothing can move. */
+  #internals: Internals | null = null;
   readonly #known = new WeakMap<Socket, Known>();
   readonly #movers = new Set<Mover>();
   #partition: Partition | null = null;
@@ -58,7 +59,6 @@ export class Engine implements Passing {
   private constructor(policy: Policy, registerUrl: string) {
     this.#policy = policy;
     this.#registerUrl = registerUrl;
-    this.#internals = IS_NODE ? testInternals() : REASONS.RUNTIME.text;
   }
 
   async #prepare(guardTls: () => string | null): Promise<void> {
@@ -68,12 +68,14 @@ export class Engine implements Passing {
     }
     try {
       this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
-      const surprise = (await this.#surprise()) ?? guardTls();
-      if (surprise !== null) {
+      const internals = testInternals();
+      const surprise = typeof internals === 'string' ? internals : ((await testByMoving(internals)) ?? guardTls());
+      if (typeof internals === 'string' || surprise !== null) {
         this.#never = { ...REASONS.INTERNALS, text: `${REASONS.INTERNALS.text}: ${surprise}` };
         debug('%s', this.#never.text);
         return;
       }
+      this.#internals = internals;
       keepFreedMemory();
       this.#table = new ConnectionTable();
       process.on('exit', () => {
@@ -83,11 +85,6 @@ export class Engine implements Passing {
       debug('%s', (error as Error).message);
       this.#never = reasonOfSystem(error);
     }
-  }
-
-  /** What this Node.js does in another way than was expected. */
-  async #surprise(): Promise<string | null> {
-    return typeof this.#internals === 'string' ? this.#internals : await testByMoving(this.#internals);
   }
 
   /** Why nothing moves in this thread, if so. */
@@ -199,7 +196,7 @@ export class Engine implements Passing {
     const mover = this.moverOf(socket);
     if (mover === null) return null;
     if (mover.carrier === null) {
-      mover.leave(REASONS.TLS);
+      mover.stay(REASONS.TLS);
       return null;
     }
     return (sink) => mover.carrier?.divert(sink);

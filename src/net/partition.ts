@@ -499,7 +499,7 @@ export class Partition implements Ground, Client {
         debug('handshake: %s', outcome.fault);
         send(encodeDecline(REASONS.PROTOCOL));
       }
-      this.#shookHands(mover, peer, outcome);
+      this.#shookHands(mover, outcome);
     });
     const timer = setTimeout(() => handshake.decline(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
     timer.unref();
@@ -539,16 +539,15 @@ export class Partition implements Ground, Client {
     mover.declined(decline);
   }
 
-  #shookHands(mover: Mover, peer: Gid, outcome: HandshakeOutcome): void {
+  #shookHands(mover: Mover, outcome: HandshakeOutcome): void {
     if ('parts' in outcome) {
       mover.connected(outcome.parts, outcome.group);
       return;
     }
     this.#forgetMatch(mover);
-    this.#moversOf.get(peer)?.delete(mover);
+    this.#leavePairs(mover);
     const reason = 'fault' in outcome ? REASONS.PROTOCOL : outcome.reason;
     if (reason !== REASONS.PAIRLOST || !mover.again()) mover.stay(reason);
-    this.#lingerIfUnused();
   }
 
   #forgetMatch(mover: Mover): void {

@@ -1,6 +1,6 @@
 /**
  * Every assumption on the inside of node:tls, in one file. TLS reads and writes a stream in C++: mostly a TCP handle, but any
- * JSStream will do, which asks JavaScript for bytes. Any surprise means: TLS keeps the handle, and the connection stays on TCP.
+ * JSStream will do, which asks JavaScript for bytes. Any surprise means that nothing moves: TLS may be put on anything.
  */
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';

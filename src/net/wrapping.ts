@@ -69,8 +69,9 @@ function guard(wrapping: Wrapping): TlsInternals | string {
       Reflect.deleteProperty(handle as TcpHandle, 'isStreamBase');
       return original.call(this, wrap, handle, third);
     }
-    const stream = put(this, wrap, new BelowTls(internals, handle as TcpHandle), divert);
-    return original.call(this, null, stream, third);
+    const over = new BelowTls(internals, handle as TcpHandle);
+    put(this, wrap, over, divert);
+    return original.call(this, null, over.stream, third);
   };
   askBelow(internals.aroundStream);
   writeAtOnce(internals.aroundStream);
@@ -104,11 +105,10 @@ function writeAtOnce(aroundStream: AroundStream): void {
   };
 }
 
-function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): BelowTls['stream'] {
+function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): void {
   Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
   socket.on('close', () => tls.destroy());
   over.open(socket, divert);
-  return over.stream;
 }
 
 // --- Clients of TLS ---

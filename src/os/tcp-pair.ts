@@ -8,7 +8,6 @@ import { localName, peerName } from './socket-options.ts';
 const socket = declare('socket', 'i32', ['i32', 'i32', 'i32']);
 const bind = declare('bind', 'i32', ['i32', 'ptr', 'u32']);
 const listen = declare('listen', 'i32', ['i32', 'i32']);
-const getsockname = declare('getsockname', 'i32', ['i32', 'ptr', 'ptr']);
 const connect = declare('connect', 'i32', ['i32', 'ptr', 'u32']);
 const accept4 = declare('accept4', 'i32', ['i32', 'ptr', 'ptr', 'i32']);
 const poll = declare('poll', 'i32', ['ptr', 'usize', 'i32']);
@@ -41,9 +40,7 @@ export function tcpPair(): [number, number] {
     address.set([127, 0, 0, 1], 4);
     check('bind', bind(listener, address, address.length));
     check('listen', listen(listener, BACKLOG));
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(address.length, 0);
-    check('getsockname', getsockname(listener, address, length));
+    address.writeUInt16BE(localName(listener).port, 2);
     const client = tcp();
     if (Number(connect(client, address, address.length)) < 0 && ffi().errno() !== EINPROGRESS)
       throw new SystemError('connect', ffi().errno());

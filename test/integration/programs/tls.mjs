@@ -51,6 +51,20 @@ const by = (L) =>
     ]),
   );
 const opt = (s, more) => ({ port: s.address().port, host: '127.0.0.1', ca, servername: 'localhost', ...more });
+/** A client that ends before it has said anything. */
+const inHandshake = async (end) => {
+  const s = await serve({}, () => {});
+  const L = [];
+  s.on('tlsClientError', (e) => L.push(`tce ${e.code}`));
+  const c = net.connect(s.address().port, '127.0.0.1');
+  await once(c, 'connect');
+  await wait(30);
+  end(c);
+  await wait(100);
+  s.close();
+  return L;
+};
+
 const S = {
   async plain() {
     let LL;
@@ -105,30 +119,8 @@ const S = {
     s.close();
     return [L, D];
   },
-  async silentClose() {
-    const s = await serve({}, () => {});
-    const L = [];
-    s.on('tlsClientError', (e) => L.push(`tce ${e.code}`));
-    const c = net.connect(s.address().port, '127.0.0.1');
-    await once(c, 'connect');
-    await wait(30);
-    c.destroy();
-    await wait(100);
-    s.close();
-    return L;
-  },
-  async resetInHandshake() {
-    const s = await serve({}, () => {});
-    const L = [];
-    s.on('tlsClientError', (e) => L.push(`tce ${e.code}`));
-    const c = net.connect(s.address().port, '127.0.0.1');
-    await once(c, 'connect');
-    await wait(30);
-    c.resetAndDestroy();
-    await wait(100);
-    s.close();
-    return L;
-  },
+  silentClose: () => inHandshake((c) => c.destroy()),
+  resetInHandshake: () => inHandshake((c) => c.resetAndDestroy()),
   async serverDestroys() {
     let LS;
     const s = await serve({}, (x) => {
