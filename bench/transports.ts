@@ -1,5 +1,6 @@
 /** What is compared. */
 import { join } from 'node:path';
+import { REGISTER } from '../src/cli/run.ts';
 import type { Expectation } from './programs/control.ts';
 
 export type TransportName = 'TCP' | 'Unix' | 'mapped' | 'store' | 'loopback';
@@ -32,8 +33,6 @@ export const LOOPBACK: Transport = {
   isUnix: false,
   expects: { device: 'loopback', access: 'mapped' },
 };
-
-const REGISTER = new URL('../src/register.js', import.meta.url).href;
 
 /** Where the fabric of this benchmark lives. */
 export function runtimeDirectory(folder: string): string {

@@ -20,7 +20,7 @@ const AS_IT_IS: Path = { settled: async () => {}, watch: () => () => {} };
 
 export async function pathFor(expects: Expectation): Promise<Path> {
   if (expects === null) return AS_IT_IS;
-  const { info } = await import('../../src/index.ts');
+  const { info } = await import('isthmus');
   return {
     async settled(sockets, directions, step = () => sleep(LOOK_MS)) {
       const end = performance.now() + TIMEOUT_MS;
@@ -71,7 +71,7 @@ function hasMoved({ mode, bytes }: ConnectionInfo, directions: Directions): bool
 export async function describeFirst(sockets: Iterable<Socket>): Promise<string> {
   const [first] = sockets;
   if (first === undefined) return 'no connection';
-  const { info } = await import('../../src/index.ts');
+  const { info } = await import('isthmus');
   return whyNot(info(first));
 }
 

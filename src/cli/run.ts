@@ -12,7 +12,7 @@ import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/p
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
-export const REGISTER = new URL('../register.js', import.meta.url).href;
+export const REGISTER = new URL('../../lib/register.js', import.meta.url).href;
 /** How it stands in NODE_OPTIONS. */
 export const REGISTER_OPTION = `--import=${REGISTER}`;
 

@@ -134,7 +134,7 @@ function environmentOf(pid: string): string {
 
 /** A copy of the built package where no koffi is found. @returns its command line */
 export function copyWithoutKoffi(directory: string): string {
-  for (const part of ['dist/src', 'dist/isthmus-fabric.js', 'examples', 'package.json'])
+  for (const part of ['dist/lib', 'dist/src', 'dist/isthmus-fabric.js', 'examples', 'package.json'])
     cpSync(join(ROOT, part), join(directory, part), { recursive: true });
   return join(directory, 'dist/src/cli/isthmus.cjs');
 }

@@ -12,7 +12,7 @@ import { PRELUDE, type Program, type Stage } from './two-programs.ts';
 
 export const TLS_FILES = join(ROOT, 'test/fixtures/tls');
 /** The package's own module, for programs of tests. */
-export const ISTHMUS_INDEX = new URL('../../src/index.js', import.meta.url).href;
+export const ISTHMUS_INDEX = new URL('../../lib/index.js', import.meta.url).href;
 
 /** What each end sends. */
 export const LENGTH = 1 << 20;

@@ -197,8 +197,8 @@ function start(code: string, args: readonly string[], { env = {}, isBare = false
   const first = change === undefined ? '' : `--import=file://${stage.file('change.mjs', change)} `;
   return stage.run(code, args, {
     TLS_FILES,
-    ISTHMUS_INDEX: `file://${dist}/src/index.js`,
-    NODE_OPTIONS: `${first}--import=file://${dist}/src/register.js`,
+    ISTHMUS_INDEX: `file://${dist}/lib/index.js`,
+    NODE_OPTIONS: `${first}--import=file://${dist}/lib/register.js`,
     ...Object.fromEntries(Object.entries(env).map(([name, value]) => [name, value?.replace(HERE, stage.directory)])),
   });
 }

@@ -18,7 +18,7 @@ import { PRELUDE, Stage } from './two-programs.ts';
 const directory = mkdtempSync(join(tmpdir(), 'isthmus-in-band-'));
 Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
 Object.assign(process.env, { ISTHMUS_LAZY_BYTES: '1e15', ISTHMUS_LAZY_MS: '1e9' });
-const isthmus = await import('../../src/index.ts');
+const isthmus = await import('isthmus');
 
 const skip = cannotMove();
 const handshake = 'in-band';

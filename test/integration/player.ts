@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Act, bytesAt, type Command, type Outcome, type Report, type Script } from './life.ts';
 
-const isthmus = process.argv[2] === 'plain' ? null : await import('../../src/index.ts');
+const isthmus = process.argv[2] === 'plain' ? null : await import('isthmus');
 
 const STUCK_MS = 20_000;
 const DRAIN_MS = 20;

@@ -61,8 +61,8 @@ function run({ dist = DIST, env = {}, nodeOptions = '', under = [] }: How): Outc
   const result = spawnSync(file, args, {
     env: {
       ...process.env,
-      NODE_OPTIONS: `${nodeOptions} --import=file://${dist}src/register.js`,
-      ISTHMUS_INDEX: `file://${dist}src/index.js`,
+      NODE_OPTIONS: `${nodeOptions} --import=file://${dist}lib/register.js`,
+      ISTHMUS_INDEX: `file://${dist}lib/index.js`,
       ISTHMUS_RUNTIME_DIR: join(directory, 'runtime'),
       ISTHMUS_FABRIC_IDLE_MS: '300',
       ISTHMUS_POLICY: 'eager',

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { REGISTER } from '../../src/cli/run.ts';
 import { CLI, ROOT, Workplace } from './commands.ts';
 import { ISTHMUS_INDEX } from './exchange.ts';
 
-const REGISTER = new URL('../../src/register.js', import.meta.url).pathname;
 let work: Workplace;
 before(() => {
   work = new Workplace();
@@ -59,7 +60,7 @@ for (const [name, path, args, preload] of [
   const env = () => ({ ...work.env, HOME: work.directory, ISTHMUS_POLICY: 'eager', DENO_NO_UPDATE_CHECK: '1' });
 
   test(`${name} with the preload`, { skip }, async () => {
-    const finished = await work.finish(runtime, [...args, preload, REGISTER, program()], { env: env() });
+    const finished = await work.finish(runtime, [...args, preload, fileURLToPath(REGISTER), program()], { env: env() });
     assert.deepEqual(finished, { code: 0, signal: null, stdout: SAID, stderr: '' });
   });
 

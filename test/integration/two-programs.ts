@@ -6,10 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { readTables } from '../../src/cli/rows.ts';
+import { REGISTER } from '../../src/cli/run.ts';
 import type { ConnectionInfo } from '../../src/net/info.ts';
 import { eventually } from '../../src/testing/index.ts';
-
-const REGISTER = new URL('../../src/register.js', import.meta.url).href;
 
 /** One program: its lines of output as they come, and its end. */
 export class Program {

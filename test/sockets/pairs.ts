@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { AsyncResource } from 'node:async_hooks';
 import { connect, createServer, type NetConnectOpts, type ServerOpts, type Socket } from 'node:net';
+import type { HandshakeOption } from 'isthmus';
 import { HostDevice } from '../../src/devices/host/index.ts';
-import type { HandshakeOption } from '../../src/index.ts';
 import { type Internals, testInternals } from '../../src/net/internals.ts';
 import { Mover } from '../../src/net/mover.ts';
 import { Partition } from '../../src/net/partition.ts';
@@ -131,7 +131,7 @@ export function assertHost({ movers }: MovablePair): void {
 /** Shakes hands in-band: moved from the first byte on. Read when Isthmus is loaded: the settings in process.env. */
 export async function inBandPair({ connect, listen }: SocketPairOptions = {}): Promise<SocketPair> {
   const handshake = { handshake: 'in-band' } satisfies HandshakeOption;
-  const isthmus = await import('../../src/index.ts');
+  const isthmus = await import('isthmus');
   const pair = await socketPair(
     {
       connect: { ...connect, ...handshake } as Partial<NetConnectOpts>,

@@ -22,7 +22,7 @@ const MAX_WAITING_BYTES = 2_000_000;
 /** Of this program, or of this thread. */
 export class Ends {
   readonly role: Role;
-  readonly isthmus: typeof import('../../src/index.ts') | null;
+  readonly isthmus: typeof import('isthmus') | null;
   readonly ledgerPath: string;
   readonly #ledger: Ledger;
   readonly #open = new Set<End>();

@@ -25,7 +25,7 @@ interface Player {
 }
 
 const role = JSON.parse(process.argv[2] as string) as Role;
-const isthmus = role.isPlain ? null : await import('../../src/index.ts');
+const isthmus = role.isPlain ? null : await import('isthmus');
 
 function client(ends: Ends): Player {
   const dialler = makeDialler(ends);
