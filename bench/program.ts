@@ -121,6 +121,8 @@ export interface EndsOptions {
   /** Null = not pinned. */
   readonly cpus: { readonly server: number; readonly client: number } | null;
   readonly env: NodeJS.ProcessEnv;
+  /** Where it is not the same. */
+  readonly clientEnv?: NodeJS.ProcessEnv;
   readonly nodeOptions?: readonly string[];
 }
 
@@ -141,10 +143,10 @@ export class Ends {
   }
 
   /** Two programs. */
-  static start({ cpus, ...options }: EndsOptions): Ends {
+  static start({ cpus, clientEnv, ...options }: EndsOptions): Ends {
     return new Ends(
       new Program({ role: 'server', cpu: cpus?.server ?? null, ...options }),
-      new Program({ role: 'client', cpu: cpus?.client ?? null, ...options }),
+      new Program({ role: 'client', cpu: cpus?.client ?? null, ...options, ...(clientEnv && { env: clientEnv }) }),
     );
   }
 

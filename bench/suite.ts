@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { alone } from './alone.ts';
 import { clc } from './clc.ts';
 import { connects } from './connect.ts';
 import { endOwnFabric } from './fabric.ts';
@@ -15,12 +16,13 @@ import type { Comparison, Context, Inquiry, Step } from './question.ts';
 import { type Answer, type ComparisonRow, column, type Report } from './report.ts';
 import { rtt } from './rtt.ts';
 import { short } from './short.ts';
+import { start } from './start.ts';
 import { shuffled } from './statistics.ts';
 import { streams } from './stream.ts';
 import { environmentOf, LOOPBACK, MAPPED, STORE, TCP, type Transport, UNIX } from './transports.ts';
 
 export const COMPARISONS: readonly Comparison[] = [rtt, streams, connects, http];
-export const INQUIRIES: readonly Inquiry[] = [idle, memory, short, clc];
+export const INQUIRIES: readonly Inquiry[] = [start, alone, short, idle, memory, clc];
 export const QUESTION_NAMES: readonly string[] = [...COMPARISONS, ...INQUIRIES].map(({ name }) => name);
 
 export interface BenchOptions {

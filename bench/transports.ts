@@ -1,6 +1,6 @@
 /** What is compared. */
 import { join } from 'node:path';
-import { REGISTER } from '../src/cli/run.ts';
+import { REGISTER_OPTION } from '../src/cli/run.ts';
 import type { Expectation } from './programs/control.ts';
 
 export type TransportName = 'TCP' | 'Unix' | 'mapped' | 'store' | 'loopback';
@@ -52,7 +52,7 @@ export function environmentOf(transport: Transport, folder: string, more: NodeJS
   if (transport.expects === null) return env;
   return {
     ...env,
-    NODE_OPTIONS: `--import=${REGISTER}`,
+    NODE_OPTIONS: REGISTER_OPTION,
     ISTHMUS_ACCESS: transport.expects.access,
     ISTHMUS_RUNTIME_DIR: runtimeDirectory(folder),
     ISTHMUS_FABRIC_IDLE_MS: '10000',

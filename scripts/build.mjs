@@ -1,39 +1,50 @@
-// Builds dist/: the compiler's output (dist/src), what packages import, in few files (dist/lib: each file more costs the start of a
-// program a millisecond), and the fabric as one file (it must run whatever becomes of the rest).
+// Builds dist/: the compiler's output (dist/src, bench, test), what packages import (dist/lib), and the fabric as one file (it must run
+// whatever becomes of the rest).
 import { execFileSync } from 'node:child_process';
-import { chmodSync, readFileSync, rmSync } from 'node:fs';
-import { join, relative } from 'node:path';
-import { build } from 'esbuild';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, relative } from 'node:path';
+import { build, transform } from 'esbuild';
 
 const root = new URL('..', import.meta.url).pathname;
 process.chdir(root);
 rmSync('dist', { recursive: true, force: true });
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc'], { stdio: 'inherit' });
+const bundle = { bundle: true, platform: 'node', target: 'node20', format: 'esm', external: ['koffi'] };
+
+// What packages import: in few files, and the preload and all that it loads as CommonJS, since the start of each program pays for it.
 const { exports } = JSON.parse(readFileSync('package.json', 'utf8'));
-/** What programs load that have their connections moved: of its own, since what is shared with more falls into more files. */
-const program = ['.', './register'];
-const options = {
-  bundle: true,
-  platform: 'node',
-  format: 'esm',
-  target: 'node20',
-  external: ['koffi'],
-  sourcemap: true,
-  sourcesContent: false,
-};
-for (const isOfProgram of [true, false]) {
-  const files = Object.entries(exports)
-    .filter(([name, { default: file }]) => file !== undefined && program.includes(name) === isOfProgram)
-    .map(([, { default: file }]) => join('dist/src', relative('dist/lib', file)));
-  await build({
-    ...options,
-    entryPoints: files,
-    outbase: 'dist/src',
-    outdir: 'dist/lib',
-    splitting: true,
-    // As deep as the modules they are made of, which find the fabric from where they are.
-    chunkNames: 'chunks/[name]-[hash]',
-  });
+const targets = Object.values(exports).flatMap((target) => target.default ?? []);
+const moduleOf = (target) => target.replace('dist/lib', 'dist/src').replace(/\.c?js$/, '.js');
+const { outputFiles } = await build({
+  ...bundle,
+  entryPoints: targets.map(moduleOf),
+  outbase: 'dist/src',
+  outdir: 'dist/lib',
+  splitting: true,
+  // As deep as the modules they are made of, which find the fabric from where they are.
+  chunkNames: 'chunks/[name]-[hash]',
+  outExtension: { '.js': '.cjs' },
+  write: false,
+});
+for (const { path, text } of outputFiles) {
+  const asModule = relative('.', path).replace(/\.cjs$/, '.js');
+  const isModule = targets.includes(`./${asModule}`);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(isModule ? asModule : path, isModule ? text : await commonJs(text));
 }
-await build({ ...options, entryPoints: ['dist/src/fabric/main.js'], outfile: 'dist/isthmus-fabric.js' });
+
+/** An ES module as CommonJS. */
+async function commonJs(text) {
+  const { code } = await transform(text, {
+    format: 'cjs',
+    platform: 'node',
+    target: 'node20',
+    supported: { 'dynamic-import': false },
+    define: { 'import.meta.url': 'importMetaUrl' },
+    banner: "'use strict'; const importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+  });
+  return code;
+}
+
+await build({ ...bundle, entryPoints: ['dist/src/fabric/main.js'], outfile: 'dist/isthmus-fabric.js' });
 chmodSync('dist/src/cli/isthmus.cjs', 0o755);

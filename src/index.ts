@@ -22,7 +22,7 @@ export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
 export type { Reason } from './smc/reasons.ts';
 
-const runtime = sharedRuntime(new URL('./register.js', import.meta.url).href);
+const runtime = sharedRuntime(new URL('./register.cjs', import.meta.url).href);
 
 /**
  * How the two ends agree. `fabric`, the default: by way of the fabric, once bytes pass. `in-band`: in the TCP connection itself, before any

@@ -9,12 +9,12 @@ import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { parseEndpoints } from '../net/endpoints.ts';
 import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
+import { preloadOption } from '../net/preload.ts';
 import { type Command, EXIT_USAGE, fail } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
-export const REGISTER = new URL('../../lib/register.js', import.meta.url).href;
-/** How it stands in NODE_OPTIONS. */
-export const REGISTER_OPTION = `--import=${REGISTER}`;
+export const REGISTER = new URL('../../lib/register.cjs', import.meta.url).href;
+export const REGISTER_OPTION = preloadOption(REGISTER);
 
 const HELP = `Usage: isthmus run [options] COMMAND [ARGUMENT ...]
 

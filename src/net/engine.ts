@@ -17,6 +17,7 @@ import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
 import type { Policy } from './policy.ts';
+import { loadsPreload } from './preload.ts';
 import { whyNot } from './refusals.ts';
 import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
@@ -224,7 +225,7 @@ export class Engine implements Passing {
   }
 
   loadsIsthmus(env: readonly string[]): boolean {
-    const loads = env.some((pair) => pair.startsWith('NODE_OPTIONS=') && pair.includes(this.#registerUrl));
+    const loads = env.some((pair) => pair.startsWith('NODE_OPTIONS=') && loadsPreload(pair, this.#registerUrl));
     return loads && !env.includes('ISTHMUS_POLICY=off');
   }
 }

@@ -198,7 +198,7 @@ function start(code: string, args: readonly string[], { env = {}, isBare = false
   return stage.run(code, args, {
     TLS_FILES,
     ISTHMUS_INDEX: `file://${dist}/lib/index.js`,
-    NODE_OPTIONS: `${first}--import=file://${dist}/lib/register.js`,
+    NODE_OPTIONS: `${first}--import=file://${dist}/lib/register.cjs`,
     ...Object.fromEntries(Object.entries(env).map(([name, value]) => [name, value?.replace(HERE, stage.directory)])),
   });
 }

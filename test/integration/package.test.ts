@@ -122,7 +122,7 @@ test('the preload twice, and two copies of the package, do no harm', async (t) =
   cpSync(join(project, 'node_modules/isthmus'), join(copy, 'node_modules/isthmus'), { recursive: true });
   cpSync(join(project, 'node_modules/koffi'), join(copy, 'node_modules/koffi'), { recursive: true });
   const registers = [project, copy, project].map((where) =>
-    pathToFileURL(join(where, 'node_modules/isthmus/dist/lib/register.js')),
+    pathToFileURL(join(where, 'node_modules/isthmus/dist/lib/register.cjs')),
   );
   await moves(
     process.execPath,

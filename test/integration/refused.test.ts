@@ -61,7 +61,7 @@ function run({ dist = DIST, env = {}, nodeOptions = '', under = [] }: How): Outc
   const result = spawnSync(file, args, {
     env: {
       ...process.env,
-      NODE_OPTIONS: `${nodeOptions} --import=file://${dist}lib/register.js`,
+      NODE_OPTIONS: `${nodeOptions} --import=file://${dist}lib/register.cjs`,
       ISTHMUS_INDEX: `file://${dist}lib/index.js`,
       ISTHMUS_RUNTIME_DIR: join(directory, 'runtime'),
       ISTHMUS_FABRIC_IDLE_MS: '300',

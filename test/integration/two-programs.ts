@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { readTables } from '../../src/cli/rows.ts';
-import { REGISTER } from '../../src/cli/run.ts';
+import { REGISTER_OPTION } from '../../src/cli/run.ts';
 import type { ConnectionInfo } from '../../src/net/info.ts';
 import { eventually } from '../../src/testing/index.ts';
 
@@ -65,7 +65,7 @@ export class Stage {
   env(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
     return {
       ...process.env,
-      NODE_OPTIONS: `--import=${REGISTER}`,
+      NODE_OPTIONS: REGISTER_OPTION,
       ISTHMUS_RUNTIME_DIR: this.directory,
       ISTHMUS_FABRIC_IDLE_MS: '500',
       ISTHMUS_POLICY: 'eager',
