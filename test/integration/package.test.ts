@@ -24,7 +24,7 @@ let notInstalled: string | null = null;
 
 before(async () => {
   work = new Workplace();
-  project = join(work.directory, 'a project');
+  project = join(work.directory, 'a "project" %20');
   mkdirSync(project);
   write('package.json', JSON.stringify({ name: 'project', private: true }));
   const pack = await work.finish('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', project], {
