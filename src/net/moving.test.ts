@@ -236,3 +236,68 @@ test('what has been brought back goes behind what the stream holds', async () =>
   assert.equal(text, sent);
   ends.close();
 });
+
+/** An end of the peer's that stands behind what the program does not read: what the peer writes before it moves, and then. */
+const BEHIND = {
+  'bytes on TCP': { onTcp: 300_000, inRing: 0 },
+  'bytes in the ring': { onTcp: 1, inRing: 100_000 },
+  'bytes in the stream': { onTcp: 1, inRing: 65_536 }, // one chunk, after which it wants no more
+} as const;
+
+for (const [what, { onTcp, inRing }] of Object.entries(BEHIND)) {
+  test(`a peer that ended and has gone: its end is shown behind ${what}, however late`, async (t) => {
+    const ends = await pair({ dmbBytes: 262_144 });
+    t.after(() => ends.close());
+    const { client, server, movers } = ends;
+    client.resume().write('a'.repeat(onTcp));
+    server.write('b');
+    await eventually('both ends write into rings', () => movers.every((mover) => mover.connection?.out.isMoved));
+    client.end('c'.repeat(inRing));
+    await eventually('there is more to show', () => movers[1].carrier?.hasMoreToShow === true);
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    movers[1].peerGone();
+    for (let minute = 0; minute < 3; minute++) t.mock.timers.tick(60_000);
+    t.mock.timers.reset();
+    assert.ok(!server.destroyed);
+    const got = collect(server);
+    await once(server, 'end');
+    assert.equal(got.text, 'a'.repeat(onTcp) + 'c'.repeat(inRing));
+  });
+}
+
+test('a peer that ended and has gone: who was shown the end ends by itself, however late', async (t) => {
+  const ends = await pair({ allowHalfOpen: true });
+  t.after(() => ends.close());
+  await moved(ends);
+  const { client, server, movers } = ends;
+  client.resume().end();
+  server.resume();
+  await once(server, 'end');
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  movers[1].peerGone();
+  for (let minute = 0; minute < 3; minute++) t.mock.timers.tick(60_000);
+  t.mock.timers.reset();
+  assert.ok(!server.destroyed);
+  server.end();
+  await once(server, 'close');
+});
+
+test('a peer that has gone without an end: what it wrote is read, however late, then comes a reset', async (t) => {
+  const ends = await pair({ dmbBytes: 262_144 });
+  t.after(() => ends.close());
+  await moved(ends);
+  const { client, server, movers } = ends;
+  client.on('error', () => {}).write('c'.repeat(100_000));
+  await eventually('bytes wait in the ring', () => (movers[1].carrier?.unread ?? 0) > 0);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  movers[1].peerGone();
+  for (let minute = 0; minute < 3; minute++) t.mock.timers.tick(60_000);
+  assert.ok(!server.destroyed);
+  const got = collect(server);
+  while (got.text.length < 100_001) await once(server, 'data');
+  assert.ok(!server.destroyed);
+  const failed = once(server, 'error');
+  t.mock.timers.tick(60_000);
+  assert.ok(server.destroyed);
+  assert.equal(((await failed)[0] as NodeJS.ErrnoException).code, 'ECONNRESET');
+});

@@ -68,6 +68,44 @@ const GIVER = `
   }
 `;
 
+/** Gives the moved connection to a child, and forgets it; says so once nothing here holds the socket any more. */
+const FORGETTER = `
+  import { fork } from 'node:child_process';
+  import { setFlagsFromString } from 'node:v8';
+  import { runInNewContext } from 'node:vm';
+  if (process.argv[2] === 'child') {
+    process.once('message', (_, socket) => {
+      report(socket, 'socket');
+      exchange(socket, SERVER_SEED).then(() => { socket.end(); process.disconnect(); });
+    });
+    process.send('ready');
+  } else {
+    const child = fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    await once(child, 'message');
+    child.once('exit', () => { server.close(); process.stdin.destroy(); });
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc');
+    const sayWhenGone = async (given) => {
+      do {
+        await pause(10); // what was looked at is held until the end of the turn
+        collectGarbage();
+      } while (given.deref() !== undefined);
+      tell('forgotten');
+    };
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      report(socket, 'socket');
+      const greeting = setInterval(() => socket.write('.'), 5);
+      told('go', () => {
+        acts.delete('go');
+        clearInterval(greeting);
+        child.send('take it', socket);
+        sayWhenGone(new WeakRef(socket));
+      });
+    });
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+  }
+`;
+
 /** The other way: a child accepts and greets, and gives the connection to this process. */
 const RETURNER = `
   import { fork } from 'node:child_process';
@@ -511,6 +549,19 @@ for (const policy of POLICIES) {
     });
   }
 }
+
+test('a moved connection sent to a child leaves nothing behind, while the child goes on with it', {
+  skip,
+}, async () => {
+  const ends = await runEnds(stage, [FORGETTER, TAKER], 'eager', 'both ends', ['wait']);
+  await moved(ends);
+  ends.server.tell('go');
+  await ends.server.says('forgotten');
+  assert.deepEqual(ends.server.connections, []);
+  ends.client.tell('go');
+  await assertExact(ends);
+  await assertEnded(ends);
+});
 
 test('a connection that was received moves when it is attached', { skip }, async () => {
   const ends = await runEnds(stage, [ATTACHER, ECHOED], 'eager', 'both ends', ['wait']);
