@@ -27,6 +27,8 @@ export class Runtime {
   readonly policy: Policy;
   readonly #registerUrl: string;
   readonly #nursery: Nursery;
+  /** Old enough, while the engine is being loaded. */
+  readonly #grown = new Set<Socket>();
   /** Sockets that are not to be looked at: their peer cannot be of this host. */
   readonly #remote = new WeakSet<Socket>();
   /** That shake hands in-band, whatever the policy says. */
@@ -96,7 +98,17 @@ export class Runtime {
   #guard(): void {
     if (this.#guarded) return;
     this.#guarded = true;
-    guardPassing(() => this.#engine);
+    guardPassing(
+      () => this.#engine,
+      () => this.#sockets(),
+    );
+  }
+
+  /** All that have moved, or might. */
+  *#sockets(): Iterable<Socket> {
+    yield* this.#nursery.sockets();
+    yield* this.#grown;
+    if (this.#engine !== null) yield* this.#engine.sockets();
   }
 
   /** As if the socket had been born here. */
@@ -127,7 +139,10 @@ export class Runtime {
       this.#remote.add(socket);
       return;
     }
+    if (this.#unloaded !== null) return;
+    this.#grown.add(socket);
     this.#withEngine((engine) => {
+      this.#grown.delete(socket);
       if (!socket.destroyed) engine.start(socket, role, context);
     });
   }
@@ -214,6 +229,7 @@ export class Runtime {
     } catch (error) {
       const [why] = String((error as Error).message).split('\n');
       const hint = 'the program has to be able to read the package as long as it runs, also as another user';
+      this.#grown.clear();
       this.#unloaded = { ...REASONS.SYSTEM, text: `the package cannot be read: ${why}`, hint };
     }
     return this.#engine;
