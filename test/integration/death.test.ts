@@ -214,6 +214,24 @@ test('kill -9 of a writer in mid-stream: what had left it arrives, then the end'
   await nothingIsLeft();
 });
 
+test('kill -9 of a writer that waits for room: what had left it arrives, then it is reset', async () => {
+  const { server, client } = await connected();
+  server.tell('pause');
+  await server.says('paused');
+  client.tell('write 500000');
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  client.child.kill('SIGKILL');
+  await client.exited;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  server.tell('resume');
+  assert.equal(await server.says('error '), 'ECONNRESET');
+  const [hadError, got, wrong] = (await server.says('close ')).split(' ');
+  assert.deepEqual([hadError, wrong], ['true', '0']);
+  assert.ok(Number(got) > 60_000 && Number(got) < 501_000, got);
+  assert.ok(!server.lines.some((line) => line.startsWith('end')));
+  await nothingIsLeft();
+});
+
 for (const length of [1, 60_000, 1_000_000]) {
   test(`write(${length}); process.exit() delivers all, then the end`, async () => {
     await both(async (env) => {
