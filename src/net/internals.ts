@@ -43,6 +43,8 @@ export interface WritableState {
   readonly needDrain: boolean;
   readonly bufferProcessing: boolean;
   readonly highWaterMark: number;
+  /** Within `write`: who wrote is told in a tick. */
+  sync: boolean;
 }
 
 export interface TcpHandle {
@@ -131,6 +133,7 @@ const WRITABLE_STATE = [
   'needDrain',
   'bufferProcessing',
   'highWaterMark',
+  'sync',
 ] as const;
 
 const HANDLE_METHODS = ['readStart', 'readStop', 'hasRef'] as const;

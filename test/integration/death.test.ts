@@ -46,6 +46,14 @@ const CLIENT = `${PRELUDE}
   told('resume', () => socket.resume());
   told('got', () => tell('got ' + got));
   told('writeAndExit', (length) => { socket.write(pattern(sent, +length)); process.exit(); });
+  told('writeAndExitLoudly', (length) => {
+    process.on('exit', () => console.log('exit'));
+    for (let i = 0; i < 2; i++) {
+      socket.write(pattern(sent, +length), () => { console.log('called'); throw new Error('in a callback'); });
+      sent += +length;
+    }
+    process.exit();
+  });
   told('writeAndDestroy', (length) => { socket.write(pattern(sent, +length)); socket.destroy(); });
   told('throw', () => { throw new Error('on purpose'); });
   told('end', () => socket.end());
@@ -242,6 +250,15 @@ for (const length of [1, 60_000, 1_000_000]) {
     });
   });
 }
+
+test('at process.exit() no callback of a write is called, and listeners of the program run', async () => {
+  await both(async (env) => {
+    const { server, client } = await connected(env);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.tell('writeAndExitLoudly 150000');
+    return { close: await server.says('close '), exit: await client.exited, lines: client.lines.slice(-1) };
+  });
+});
 
 test('an uncaught exception ends as on TCP', async () => {
   await both(async (env) => {
