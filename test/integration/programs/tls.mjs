@@ -398,6 +398,33 @@ const S = {
     s.close();
     return [d.toString(), by(L)];
   },
+  async saidBeforeConnect() {
+    let name;
+    const s = await serve({}, (x) => {
+      name = x.servername;
+      x.on('error', () => {}).resume();
+    });
+    const chunks = [];
+    const relay = net.createServer((x) => {
+      const k = net.connect(s.address().port, '127.0.0.1');
+      x.on('data', (d) => chunks.push(d));
+      x.pipe(k).pipe(x);
+    });
+    await once(relay.listen(0, '127.0.0.1'), 'listening');
+    const c = tls.connect(opt(relay, { servername: undefined, rejectUnauthorized: false }));
+    c.setMaxSendFragment(512);
+    c.setServername('a.b');
+    await once(c, 'secureConnect');
+    c.end(Buffer.alloc(5000));
+    c.resume();
+    await once(c, 'close');
+    relay.close();
+    s.close();
+    const bytes = Buffer.concat(chunks);
+    let records = 0;
+    for (let at = 0; at < bytes.length; at += 5 + bytes.readUInt16BE(at + 3)) records++;
+    return [records > 10, name];
+  },
   async localAddress() {
     const s = await serve({}, (x) => x.end());
     const c = tls.connect(opt(s, { localAddress: '127.0.0.1' }));
