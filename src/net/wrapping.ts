@@ -107,6 +107,11 @@ function writeAtOnce(aroundStream: AroundStream): void {
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): void {
   Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
+  // As where TLS has the handle. Node.js' own listener, which comes after this, would tell of the error and end nothing.
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    tls._emitTLSError = () => {};
+    if (!over.isShutDown || error.syscall !== 'write') tls.destroy(error);
+  });
   socket.on('close', () => tls.destroy());
   over.open(socket, divert);
 }
@@ -191,7 +196,6 @@ function connectBelow(
   request.oncomplete = function (status, _handle, ...rest) {
     if (status === 0 && !over.isClosed) {
       const socket = socketAround(handle);
-      socket.on('error', (error) => tls._emitTLSError(error));
       put(tls, socket, over, leadTo(socket));
       wrapping.connected(socket);
     }

@@ -533,6 +533,54 @@ const S = {
     s.close();
     return L;
   },
+  async resetWhileOpen() {
+    let raw, LS;
+    const s = await serve({}, (x) => {
+      LS = logs({ s: x });
+      setTimeout(() => raw.resetAndDestroy(), 50);
+    });
+    s.on('connection', (k) => (raw = k));
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    c.resume();
+    await wait(250);
+    s.close();
+    return [by(L).c, by(LS).s.includes('close')];
+  },
+  async destroyedInHandshake() {
+    const s = await serve({}, () => {});
+    const L = [];
+    s.on('tlsClientError', (e, k) => L.push(`tce ${e.code} ${k.destroyed}`));
+    for (const rest of ['', '1603010200']) {
+      const c = net.connect(s.address().port, '127.0.0.1');
+      await once(c, 'connect');
+      c.write(Buffer.from(rest, 'hex'));
+      await wait(30);
+      c.resetAndDestroy();
+      await wait(80);
+    }
+    s.close();
+    return L;
+  },
+  async clientWritesAndDestroys() {
+    const all = [];
+    const s = await serve({}, (x) => {
+      const L = logs({ s: x });
+      x.on('data', (d) => x.write(d));
+      x.on('close', () => all.push(by(L).s));
+    });
+    for (let i = 0; i < 4; i++) {
+      const c = tls.connect(opt(s));
+      c.on('error', () => {});
+      await once(c, 'secureConnect');
+      await wait(80);
+      c.write('q');
+      c.destroy();
+      await wait(80);
+    }
+    s.close();
+    return all;
+  },
 };
 const only = process.argv[2];
 const out = {};
