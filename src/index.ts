@@ -80,6 +80,7 @@ const DEFAULT_TIMEOUT_MS = 5000;
  */
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
   const engine = await runtime.engine();
+  if (engine === null) return runtime.info(socket);
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const below = lowest(socket);
   const mover = engine.moverOf(below);
@@ -110,6 +111,7 @@ export function attach(socket: Socket, role: Role): void {
  */
 export async function restore(socket: Socket, options: { readonly timeoutMs?: number } = {}): Promise<ConnectionInfo> {
   const engine = await runtime.engine();
+  if (engine === null) return runtime.info(socket);
   // What waits for room is written then: its callback must not overtake those that wait for their tick.
   await new Promise((resolve) => setImmediate(resolve));
   const below = lowest(socket);

@@ -25,6 +25,8 @@ export class BelowTls {
   readonly #handle: TcpHandle;
   #socket: InternalSocket | null = null;
   #closed = false;
+  /** TLS has said its last: C++ does not mind any more whether it can be written. */
+  isShutDown = false;
 
   /** @param handle of the socket that is to be opened */
   constructor({ JsStream }: TlsInternals, handle: TcpHandle) {
@@ -76,6 +78,7 @@ export class BelowTls {
   }
 
   #shutdown(request: StreamRequest): number {
+    this.isShutDown = true;
     if (this.#socket === null) return -constants.errno.ENOTCONN;
     this.#socket.end((error?: Error | null) => this.stream.finishShutdown(request, statusOf(error)));
     return 0;

@@ -254,11 +254,17 @@ export class Carrier {
   exit(): void {
     const connection = this.#connection;
     connection?.out.back();
-    this.#answerNow();
+    this.#answerUnheard();
     this.#goOn();
-    this.#answerNow();
+    this.#answerUnheard();
     // TCP itself ends as it always does. Where all bytes are in the ring, its end alone would look like a death.
-    if (connection?.canGoBack === false) connection.close(connection.in.unread > 0);
+    if (connection?.canGoBack === false) connection.close(connection.in.unread > 0 || this.#pending !== null);
+  }
+
+  /** As where a write is done at once: the stream tells the program in a tick, of which none comes any more. */
+  #answerUnheard(): void {
+    this.#socket._writableState.sync = true;
+    this.#answerNow();
   }
 
   /** Ends the connection for the program as a reset by the peer does. */

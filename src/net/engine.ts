@@ -186,6 +186,11 @@ export class Engine implements Passing {
     return { ...info, bytes: { inTcp: socket.bytesRead - inShm, inShm, outTcp: socket.bytesWritten - outShm, outShm } };
   }
 
+  /** All that have moved, or might. */
+  *sockets(): Iterable<Socket> {
+    for (const { socket } of this.#movers) yield socket;
+  }
+
   moverOf(socket: Socket): Mover | null {
     return this.#known.get(socket)?.mover ?? null;
   }

@@ -43,6 +43,8 @@ export interface WritableState {
   readonly needDrain: boolean;
   readonly bufferProcessing: boolean;
   readonly highWaterMark: number;
+  /** Within `write`: who wrote is told in a tick. */
+  sync: boolean;
 }
 
 export interface TcpHandle {
@@ -92,6 +94,26 @@ export const TRANSFER = Object.getOwnPropertySymbols(Socket.prototype).find(
   ({ description }) => description === 'messaging_transfer_symbol',
 );
 
+/** What `spawnSync` and its like call, also where the program has got them before anybody could replace them. */
+export interface SpawnSync {
+  spawn(options: object): unknown;
+}
+
+/** Null where it cannot be had: under Node's permission model. */
+export function findSpawnSync(): SpawnSync | null {
+  const { binding } = process as { binding?: (name: string) => SpawnSync };
+  const { noDeprecation } = process;
+  process.noDeprecation = true; // it is not for the program to read that we ask
+  try {
+    const found = binding?.('spawn_sync');
+    return typeof found?.spawn === 'function' ? found : null;
+  } catch {
+    return null;
+  } finally {
+    Object.assign(process, { noDeprecation });
+  }
+}
+
 /** [name, parameters] */
 const METHODS = [
   ['_writeGeneric', 4],
@@ -111,6 +133,7 @@ const WRITABLE_STATE = [
   'needDrain',
   'bufferProcessing',
   'highWaterMark',
+  'sync',
 ] as const;
 
 const HANDLE_METHODS = ['readStart', 'readStop', 'hasRef'] as const;

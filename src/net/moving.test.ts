@@ -220,10 +220,14 @@ test('what has been brought back goes behind what the stream holds', async () =>
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const sent = `b${['1', '2', '3', '4'].map((digit) => digit.repeat(25_000)).join('')}`;
-  guardPassing(() => ({
+  const passing = {
     giveAway: () => ends.movers[0].bringBackNow(REASONS.GIVENAWAY, 500) ?? Buffer.alloc(0),
     loadsIsthmus: () => false,
-  }));
+  };
+  guardPassing(
+    () => passing,
+    () => [],
+  );
   const child = fork('-', { stdio: 'ignore', execArgv: ['-e', 'setTimeout(() => {}, 5000)'] });
   try {
     assert.throws(() => child.send('take it', client), { code: 'ERR_ISTHMUS_PASS' });

@@ -5,6 +5,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
+import { IsthmusError } from '../ism/errors.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import type { Engine } from './engine.ts';
@@ -26,6 +27,8 @@ export class Runtime {
   readonly policy: Policy;
   readonly #registerUrl: string;
   readonly #nursery: Nursery;
+  /** Old enough, while the engine is being loaded. */
+  readonly #grown = new Set<Socket>();
   /** Sockets that are not to be looked at: their peer cannot be of this host. */
   readonly #remote = new WeakSet<Socket>();
   /** That shake hands in-band, whatever the policy says. */
@@ -34,7 +37,9 @@ export class Runtime {
   /** Sockets that did. */
   readonly #entered = new WeakSet<Socket>();
   #engine: Engine | null = null;
-  #loading: Promise<Engine> | null = null;
+  #loading: Promise<Engine | null> | null = null;
+  /** Why the engine could not be loaded, if so. */
+  #unloaded: Reason | null = null;
   #watching = false;
   #guarded = false;
 
@@ -80,12 +85,12 @@ export class Runtime {
   /** How TLS and HTTP/2 are put on sockets. */
   readonly #wrapping: Wrapping = {
     attach: (socket) => {
-      if (this.#engine?.never != null) return null;
+      if (this.#never !== null) return null;
       if (this.#engine?.knows(socket)) return this.#engine.attachTls(socket);
       return canBeLocal(socket.remoteAddress) && !hasOnread(socket) ? leadTo(socket) : null;
     },
     // An in-band handshake comes before TLS, on the handle of the TLSSocket itself.
-    leads: (tls, address) => this.#engine?.never == null && !this.#inBandClients.has(tls) && canBeLocal(address),
+    leads: (tls, address) => this.#never === null && !this.#inBandClients.has(tls) && canBeLocal(address),
     connected: (socket) => this.#born(socket, 'client'),
   };
 
@@ -93,7 +98,17 @@ export class Runtime {
   #guard(): void {
     if (this.#guarded) return;
     this.#guarded = true;
-    guardPassing(() => this.#engine);
+    guardPassing(
+      () => this.#engine,
+      () => this.#sockets(),
+    );
+  }
+
+  /** All that have moved, or might. */
+  *#sockets(): Iterable<Socket> {
+    yield* this.#nursery.sockets();
+    yield* this.#grown;
+    if (this.#engine !== null) yield* this.#engine.sockets();
   }
 
   /** As if the socket had been born here. */
@@ -124,7 +139,10 @@ export class Runtime {
       this.#remote.add(socket);
       return;
     }
+    if (this.#unloaded !== null) return;
+    this.#grown.add(socket);
     this.#withEngine((engine) => {
+      this.#grown.delete(socket);
       if (!socket.destroyed) engine.start(socket, role, context);
     });
   }
@@ -165,7 +183,7 @@ export class Runtime {
       const { remoteAddress, remotePort } = socket;
       try {
         const engine = await this.engine();
-        const error = await engine.enter(socket, role, context, refusal);
+        const error = engine === null ? this.#notInBand() : await engine.enter(socket, role, context, refusal);
         // The program of a client is told by an error.
         if (error !== null && role === 'server') this.#warn(`${remoteAddress}:${remotePort}`, error);
         return error;
@@ -173,6 +191,10 @@ export class Runtime {
         return error as Error;
       }
     };
+  }
+
+  #notInBand(): Error {
+    return new IsthmusError('ERR_ISTHMUS_IN_BAND', 'system', `no in-band handshake: ${this.#unloaded?.text}`);
   }
 
   /** Once: most often one end was not told, and then there are many. */
@@ -190,16 +212,32 @@ export class Runtime {
   /** At once when the engine is there. */
   #withEngine(use: (engine: Engine) => void): void {
     if (this.#engine !== null) use(this.#engine);
-    else void this.engine().then(use);
+    else void this.engine().then((engine) => engine !== null && use(engine));
   }
 
-  engine(): Promise<Engine> {
+  /** Null when it cannot be loaded: then nothing moves in this thread. */
+  engine(): Promise<Engine | null> {
     this.#guard();
-    this.#loading ??= import('./engine.ts').then(async (module) => {
-      this.#engine = await module.Engine.create(this.policy, this.#registerUrl, () => guardTls(this.#wrapping));
-      return this.#engine;
-    });
+    this.#loading ??= this.#load();
     return this.#loading;
+  }
+
+  async #load(): Promise<Engine | null> {
+    try {
+      const { Engine } = await import('./engine.ts');
+      this.#engine = await Engine.create(this.policy, this.#registerUrl, () => guardTls(this.#wrapping));
+    } catch (error) {
+      const [why] = String((error as Error).message).split('\n');
+      const hint = 'the program has to be able to read the package as long as it runs, also as another user';
+      this.#grown.clear();
+      this.#unloaded = { ...REASONS.SYSTEM, text: `the package cannot be read: ${why}`, hint };
+    }
+    return this.#engine;
+  }
+
+  /** Why nothing moves in this thread, if that is known. */
+  get #never(): Reason | null {
+    return this.#unloaded ?? this.#engine?.never ?? null;
   }
 
   info(program: Socket): ConnectionInfo {
@@ -210,6 +248,7 @@ export class Runtime {
 
   #whyUnseen(socket: Socket): Reason {
     if (!IS_NODE) return REASONS.RUNTIME;
+    if (this.#unloaded !== null) return this.#unloaded;
     if (this.policy.mode === 'off') return REASONS.OFF;
     return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
   }

@@ -5,12 +5,18 @@ import type { Worker } from 'node:worker_threads';
 /** From now on every worker of this thread is watched. Costs nothing as long as there is none. */
 export function watchWorkers(): void {
   subscribe('worker_threads', (message) => {
-    const { worker } = message as { worker: Worker };
-    void import('../os/index.ts').then(({ watchWorker, closeFd, unmapRemains }) => {
-      watchWorker(worker, ({ fds, mappings }) => {
-        for (const fd of fds) closeFd(fd);
-        for (const { address, lengthBytes } of mappings) unmapRemains(address, lengthBytes);
-      });
-    });
+    void watch((message as { worker: Worker }).worker);
   });
+}
+
+async function watch(worker: Worker): Promise<void> {
+  try {
+    const { watchWorker, closeFd, unmapRemains } = await import('../os/index.ts');
+    watchWorker(worker, ({ fds, mappings }) => {
+      for (const fd of fds) closeFd(fd);
+      for (const { address, lengthBytes } of mappings) unmapRemains(address, lengthBytes);
+    });
+  } catch {
+    // The package cannot be read any more. What the thread leaves stays until the process ends.
+  }
 }

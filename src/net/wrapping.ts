@@ -107,6 +107,11 @@ function writeAtOnce(aroundStream: AroundStream): void {
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): void {
   Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
+  // As where TLS has the handle. Node.js' own listener, which comes after this, would tell of the error and end nothing.
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    tls._emitTLSError = () => {};
+    if (!over.isShutDown || error.syscall !== 'write') tls.destroy(error);
+  });
   socket.on('close', () => tls.destroy());
   over.open(socket, divert);
 }
@@ -124,6 +129,10 @@ export function watchTlsClient(socket: Socket, wrapping: Wrapping): void {
 /** Node.js calls these on the handle of a TLSSocket, which hands them on to the one below. */
 const CONNECT = ['connect', 'connect6'] as const;
 const BIND = ['bind', 'bind6'] as const;
+/** What a program may say to the handle of a TLSSocket before it connects. Not all versions have all. */
+const SAID = ['enableTrace', 'setMaxSendFragment', 'setSession', 'setServername', 'setKeyCert'] as const;
+/** [method, arguments] */
+type Said = readonly [string, readonly unknown[]];
 type Connect = (request: ConnectRequest, address: string, ...rest: unknown[]) => number;
 interface ConnectRequest {
   oncomplete: (status: number, handle: unknown, ...rest: unknown[]) => void;
@@ -133,8 +142,17 @@ function watchConnect(tls: InternalTlsSocket, wrapped: TlsWrap, internals: TlsIn
   const handle = wrapped._parent;
   if (tls._tlsOptions.isServer || handle?.constructor.name !== 'TCP') return;
   const forget = () => {
-    for (const name of [...CONNECT, ...BIND]) Reflect.deleteProperty(wrapped, name);
+    for (const name of [...CONNECT, ...BIND, ...SAID]) Reflect.deleteProperty(wrapped, name);
   };
+  const said: Said[] = [];
+  for (const name of SAID) {
+    const method: unknown = Reflect.get(wrapped, name);
+    if (typeof method !== 'function') continue;
+    Reflect.set(wrapped, name, (...args: unknown[]) => {
+      said.push([name, args]);
+      return Reflect.apply(method, wrapped, args);
+    });
+  }
   for (const name of BIND) {
     Reflect.set(wrapped, name, (...args: unknown[]) => {
       forget(); // a handle that is bound cannot be replaced by another
@@ -148,7 +166,7 @@ function watchConnect(tls: InternalTlsSocket, wrapped: TlsWrap, internals: TlsIn
       if (!wrapping.leads(tls, address)) return native.call(wrapped, request, address, ...rest);
       const fresh = new (handle.constructor as new (type: number) => TcpHandle)(TCP_SOCKET);
       if ((handle as TcpHandle).hasRef?.() === false) fresh.unref();
-      connectBelow(tls, fresh, request, internals, wrapping);
+      connectBelow(tls, fresh, request, said, internals, wrapping);
       return Reflect.apply(Reflect.get(fresh, name) as Connect, fresh, [request, address, ...rest]);
     };
     Reflect.set(wrapped, name, connect);
@@ -162,6 +180,7 @@ function connectBelow(
   tls: InternalTlsSocket,
   handle: TcpHandle,
   request: ConnectRequest,
+  said: readonly Said[],
   internals: TlsInternals,
   wrapping: Wrapping,
 ): void {
@@ -172,11 +191,11 @@ function connectBelow(
   // Said to the handle before, and not of those things that Node.js says again.
   if (tls.listenerCount('session') > 0) wrapped?.enableSessionCallbacks();
   if (tls.listenerCount('keylog') > 0) wrapped?.enableKeylogCallback();
+  if (wrapped !== null) for (const [name, args] of said) Reflect.apply(Reflect.get(wrapped, name), wrapped, args);
   const { oncomplete } = request;
   request.oncomplete = function (status, _handle, ...rest) {
     if (status === 0 && !over.isClosed) {
       const socket = socketAround(handle);
-      socket.on('error', (error) => tls._emitTLSError(error));
       put(tls, socket, over, leadTo(socket));
       wrapping.connected(socket);
     }

@@ -38,6 +38,10 @@ export class Nursery {
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
 
+  *sockets(): Iterable<Socket> {
+    for (const { one } of this.#young) yield one.socket;
+  }
+
   #sweep(): void {
     this.#timer = undefined;
     const grown: Newborn[] = [];

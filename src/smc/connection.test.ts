@@ -107,6 +107,25 @@ for (const [device, makeGround] of Object.entries(DEVICES)) {
   }
 }
 
+for (const [device, makeGround] of Object.entries(DEVICES)) {
+  for (const layout of LAYOUTS) {
+    test(`${layout} over ${device}: a peer that dies while it waits for room: what it wrote is read, and it is no clean end`, async () => {
+      const ground = await makeGround();
+      const [a, b] = await moved(layout, ground);
+      const bytes = streamOf(0, 2 * DMB_BYTES);
+      const written = b.connection.out.write(bytes);
+      ground.kill();
+      look(a);
+      a.connection.in.tcpEnd();
+      assert.ok(takeAll(a).equals(bytes.subarray(0, written)));
+      assert.equal(a.connection.endsWithReset(), true);
+      a.connection.close(false);
+      a.connection.release();
+      await ground.close();
+    });
+  }
+}
+
 test('two ends deliver every byte in order, whatever is written, taken and looked at when', async () => {
   const action = fc.record({
     by: fc.constantFrom(0 as const, 1 as const),

@@ -72,6 +72,11 @@ export class Inbound implements InboundHalf {
     return false;
   }
 
+  /** Whether TCP has ended while the peer, which has not come back to it, waited for room in our ring. */
+  get isCutShort(): boolean {
+    return this.#state === 'REST' && (this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) !== 0;
+  }
+
   /** Whether we are bound: from READY on we cannot walk away. */
   get isBound(): boolean {
     return this.#state !== 'TCP' && this.#state !== 'CLOSED';

@@ -46,6 +46,14 @@ const CLIENT = `${PRELUDE}
   told('resume', () => socket.resume());
   told('got', () => tell('got ' + got));
   told('writeAndExit', (length) => { socket.write(pattern(sent, +length)); process.exit(); });
+  told('writeAndExitLoudly', (length) => {
+    process.on('exit', () => console.log('exit'));
+    for (let i = 0; i < 2; i++) {
+      socket.write(pattern(sent, +length), () => { console.log('called'); throw new Error('in a callback'); });
+      sent += +length;
+    }
+    process.exit();
+  });
   told('writeAndDestroy', (length) => { socket.write(pattern(sent, +length)); socket.destroy(); });
   told('throw', () => { throw new Error('on purpose'); });
   told('end', () => socket.end());
@@ -214,6 +222,24 @@ test('kill -9 of a writer in mid-stream: what had left it arrives, then the end'
   await nothingIsLeft();
 });
 
+test('kill -9 of a writer that waits for room: what had left it arrives, then it is reset', async () => {
+  const { server, client } = await connected();
+  server.tell('pause');
+  await server.says('paused');
+  client.tell('write 500000');
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  client.child.kill('SIGKILL');
+  await client.exited;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  server.tell('resume');
+  assert.equal(await server.says('error '), 'ECONNRESET');
+  const [hadError, got, wrong] = (await server.says('close ')).split(' ');
+  assert.deepEqual([hadError, wrong], ['true', '0']);
+  assert.ok(Number(got) > 60_000 && Number(got) < 501_000, got);
+  assert.ok(!server.lines.some((line) => line.startsWith('end')));
+  await nothingIsLeft();
+});
+
 for (const length of [1, 60_000, 1_000_000]) {
   test(`write(${length}); process.exit() delivers all, then the end`, async () => {
     await both(async (env) => {
@@ -224,6 +250,15 @@ for (const length of [1, 60_000, 1_000_000]) {
     });
   });
 }
+
+test('at process.exit() no callback of a write is called, and listeners of the program run', async () => {
+  await both(async (env) => {
+    const { server, client } = await connected(env);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.tell('writeAndExitLoudly 150000');
+    return { close: await server.says('close '), exit: await client.exited, lines: client.lines.slice(-1) };
+  });
+});
 
 test('an uncaught exception ends as on TCP', async () => {
   await both(async (env) => {

@@ -563,6 +563,87 @@ test('a moved connection sent to a child leaves nothing behind, while the child 
   await assertEnded(ends);
 });
 
+/** Has a child write to the connection that it is given in this way, and writes on itself. */
+const LENDER = `
+  import { execFileSync, execSync, fork, spawn, spawnSync } from 'node:child_process';
+  if (process.argv[2] === 'child') {
+    process.once('message', (_, handle) => new net.Socket({ handle }).write('child ', () => process.exit()));
+    process.send('ready');
+  } else {
+    const stdio = (entry) => ({ stdio: ['ignore', entry, 'inherit'] });
+    const WAYS = {
+      'spawn, handle': (socket) => once(spawn('printf', ['child '], stdio(socket._handle)), 'exit'),
+      'spawn, descriptor': (socket) => once(spawn('printf', ['child '], stdio(socket._handle.fd)), 'exit'),
+      'spawn, what has the handle': (socket) => once(spawn('printf', ['child '], stdio({ _handle: socket._handle, pause() {}, _readableState: {} })), 'exit'),
+      'spawnSync, what has the descriptor': (socket) => spawnSync('printf', ['child '], stdio({ fd: socket._handle.fd })),
+      'execFileSync, handle': (socket) => execFileSync('printf', ['child '], stdio(socket._handle)),
+      'execSync, descriptor': (socket) => execSync('printf "child "', stdio(socket._handle.fd)),
+      'send, handle': async (socket) => {
+        const child = fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+        await once(child, 'message');
+        child.send('', socket._handle);
+        await once(child, 'exit');
+      },
+    };
+    const server = net.createServer((socket) => {
+      report(socket, 'socket');
+      socket.resume();
+      let went = false;
+      told('go', async () => {
+        went = true;
+        socket.write('before ');
+        try {
+          await WAYS[args[1]](socket);
+        } catch (error) {
+          tell('refused ' + error.code);
+        }
+        socket.end('after');
+        server.close();
+        process.stdin.destroy();
+      });
+      const greet = () => { if (!went) { socket.write('.'); setTimeout(greet, 5); } };
+      greet();
+    });
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+  }
+`;
+
+/** Says all that came after the greeting. */
+const LISTENER = `
+  const socket = net.connect(+args[0], '127.0.0.1');
+  report(socket, 'socket');
+  let text = '';
+  socket.on('data', (chunk) => { text += chunk; });
+  const greet = setInterval(() => socket.write('.'), 5);
+  told('stop', () => { clearInterval(greet); tell('stopped ' + socket.bytesWritten); });
+  socket.on('end', () => { tell('got ' + text.replace(/^\\.*/, '')); process.stdin.destroy(); });
+`;
+
+for (const way of [
+  'spawn, handle',
+  'spawn, descriptor',
+  'spawn, what has the handle',
+  'spawnSync, what has the descriptor',
+  'execFileSync, handle',
+  'execSync, descriptor',
+  'send, handle',
+]) {
+  test(`a moved connection that a child gets by other names is whole: ${way}`, { skip }, async () => {
+    const ends = await runEnds(stage, [LENDER, LISTENER], 'eager', 'both ends', [way]);
+    await moved(ends);
+    ends.client.tell('stop');
+    const sent = Number(await ends.client.says('stopped '));
+    await eventually('all was read', () => {
+      const { inTcp = 0, inShm = 0 } = ends.server.connections[0]?.bytes ?? {};
+      return inTcp + inShm === sent;
+    });
+    ends.server.tell('go');
+    assert.equal(await ends.client.says('got '), 'before child after');
+    await assertEnded(ends);
+    for (const { lines } of [ends.server, ends.client]) assert.doesNotMatch(lines.join('\n'), /error|refused/);
+  });
+}
+
 test('a connection that was received moves when it is attached', { skip }, async () => {
   const ends = await runEnds(stage, [ATTACHER, ECHOED], 'eager', 'both ends', ['wait']);
   await haveMoved(await ends.server.says('child '), ends);

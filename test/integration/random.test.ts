@@ -173,7 +173,9 @@ function judge({ client, server }: Life, outcomes: Outcomes, dead: 'client' | 's
       if (peers.last === 'destroy' || peers.last === 'kill')
         assert.ok(mine.received >= other.acknowledged, 'lost bytes');
       else if (peers.last !== 'reset') assert.equal(mine.received, other.written, 'lost bytes');
-      if (peers.last !== 'reset') assert.deepEqual(events, IN_ORDER);
+      // Killed while it waited for room: no clean end.
+      const isCutShort = peers.last === 'kill' && mine.received < other.written;
+      if (peers.last !== 'reset' && !isCutShort) assert.deepEqual(events, IN_ORDER);
     }
   }
   if (client.last === 'end' && server.last === 'end' && dead === null) {

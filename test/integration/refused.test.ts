@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -108,6 +108,56 @@ test('when Node.js has changed inside', () => {
     `import net from 'node:net'; const w = net.Socket.prototype._writeGeneric; net.Socket.prototype._writeGeneric = function (...all) { return w.apply(this, all); };`,
   );
   assert.deepEqual(withoutHint(run({ nodeOptions: `--import=file://${change}` })), stays('INTERNALS'));
+});
+
+/** What is loaded later than the preload is not there any more: replaced meanwhile, or not readable for another user. */
+function unreadablePackage(): string {
+  const dist = join(directory, 'unreadable/');
+  cpSync(DIST, dist, { recursive: true });
+  const chunks = join(dist, 'lib/chunks');
+  const late = readdirSync(chunks).filter((name) => /^(engine|os)-/.test(name));
+  assert.equal(late.length, 2);
+  for (const name of late) rmSync(join(chunks, name));
+  return dist;
+}
+
+test('when the package can no longer be read', () => {
+  const outcome = run({ dist: unreadablePackage() });
+  assert.deepEqual(withoutHint(outcome), stays('SYSTEM'));
+});
+
+test('when the package can no longer be read, the functions of the API say so, and threads run', () => {
+  const file = join(directory, 'api.mjs');
+  writeFileSync(
+    file,
+    `
+    import net from 'node:net';
+    import { once } from 'node:events';
+    import { Worker } from 'node:worker_threads';
+    const { accelerate, attach, connect, createServer, info, restore } = await import(process.env.ISTHMUS_INDEX);
+    const server = net.createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = net.connect(server.address().port, '127.0.0.1');
+    await once(socket, 'connect');
+    attach(socket, 'client');
+    const said = [await accelerate(socket), await restore(socket), info(socket)].map(({ mode, reason }) => [mode, reason.name, /Cannot find module/.test(reason.text)]);
+    const inBand = connect({ port: server.address().port, host: '127.0.0.1', handshake: 'in-band' });
+    const [error] = await once(inBand, 'error');
+    const [code] = await once(new Worker('', { eval: true }), 'exit');
+    console.log(JSON.stringify({ said, inBand: error.code, code }));
+    process.exit();
+    `,
+  );
+  const dist = unreadablePackage();
+  const env = { NODE_OPTIONS: `--require=${dist}lib/register.cjs`, ISTHMUS_INDEX: `file://${dist}lib/index.js` };
+  const { stdout, stderr } = spawnSync(process.execPath, [file], {
+    env: { ...process.env, ...env, ISTHMUS_POLICY: 'lazy' },
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  assert.equal(stderr, '');
+  const tcp = ['TCP', 'SYSTEM', true];
+  assert.deepEqual(JSON.parse(stdout), { said: [tcp, tcp, tcp], inBand: 'ERR_ISTHMUS_IN_BAND', code: 0 });
 });
 
 const hasStrace = spawnSync('strace', ['-V']).status === 0;

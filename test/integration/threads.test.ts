@@ -79,6 +79,51 @@ test('threads of one process talk by the loopback device, and a thread can be te
   }
 });
 
+/** Its thread writes more than there is room for. */
+const WRITER = `
+  import net from 'node:net';
+  import { parentPort } from 'node:worker_threads';
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {}).on('data', (chunk) => {
+      if (!String(chunk).includes('go')) { socket.write(chunk); return; }
+      socket.write(Buffer.alloc(500_000));
+      parentPort.postMessage('written');
+    });
+  });
+  server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port));
+`;
+
+const READER = `${PRELUDE}
+  import { Worker } from 'node:worker_threads';
+  const worker = new Worker(args[0]);
+  let socket;
+  worker.on('message', (port) => {
+    if (port === 'written') { worker.terminate().then(() => setTimeout(() => socket.resume(), 100)); return; }
+    let got = 0;
+    socket = net.connect(port, '127.0.0.1');
+    socket.on('data', (chunk) => { got += chunk.length; });
+    socket.on('end', () => tell('end')).on('error', (error) => tell('error ' + error.code)).on('close', () => tell('close ' + got));
+  });
+  told('write', () => socket?.write('.'));
+  told('go', () => { socket.pause(); socket.write('go'); });
+  setInterval(() => {}, 1000);
+`;
+
+test('a thread that is terminated while it has more to write: what had left it arrives, then the reader is reset', async () => {
+  const program = stage.run(READER, [stage.file('writer.mjs', WRITER)]);
+  await eventually('both ends have moved', () => {
+    program.tell('write');
+    return program.connections.filter(({ mode }) => mode === 'SMC-D').length === 2;
+  });
+  program.tell('go');
+  const got = Number(await program.says('close '));
+  assert.ok(got > 60_000 && got < 500_000, String(got));
+  assert.deepEqual(
+    program.lines.filter((line) => /^end|^error/.test(line)),
+    ['error ECONNRESET'],
+  );
+});
+
 const SERVER = `${PRELUDE}
   const server = net.createServer((socket) => socket.pipe(socket).on('error', () => {}));
   server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));

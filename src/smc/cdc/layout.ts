@@ -13,7 +13,7 @@
 import type { Dmb, RemoteDmb } from '../../ism/index.ts';
 import { RECEIVER, type ReceiverEvent, type ReceiverState } from '../handover/receiver.ts';
 import { SENDER, type SenderEvent, type SenderState } from '../handover/sender.ts';
-import { CLOSED_FLAGS, END_FLAGS } from '../head.ts';
+import { CLOSED_FLAGS, END_FLAGS, FLAG } from '../head.ts';
 import type { InboundHalf, Layout, OutboundHalf } from '../layout.ts';
 import { step } from '../table.ts';
 import {
@@ -125,6 +125,7 @@ class CdcInbound implements InboundHalf {
   readonly #ends: Ends;
   #state: ReceiverState = 'MOVED';
   #ringTotal = 0;
+  isCutShort = false;
 
   constructor(ends: Ends) {
     this.#ends = ends;
@@ -162,6 +163,8 @@ class CdcInbound implements InboundHalf {
 
   tcpEnd(): void {
     this.#ends.look();
+    // Now: reading what is there serves the flag.
+    this.isCutShort ||= (this.#ends.cdc.peerFlags & FLAG.WRITE_BLOCKED) !== 0;
     this.#step('end');
   }
 

@@ -398,6 +398,33 @@ const S = {
     s.close();
     return [d.toString(), by(L)];
   },
+  async saidBeforeConnect() {
+    let name;
+    const s = await serve({}, (x) => {
+      name = x.servername;
+      x.on('error', () => {}).resume();
+    });
+    const chunks = [];
+    const relay = net.createServer((x) => {
+      const k = net.connect(s.address().port, '127.0.0.1');
+      x.on('data', (d) => chunks.push(d));
+      x.pipe(k).pipe(x);
+    });
+    await once(relay.listen(0, '127.0.0.1'), 'listening');
+    const c = tls.connect(opt(relay, { servername: undefined, rejectUnauthorized: false }));
+    c.setMaxSendFragment(512);
+    c.setServername('a.b');
+    await once(c, 'secureConnect');
+    c.end(Buffer.alloc(5000));
+    c.resume();
+    await once(c, 'close');
+    relay.close();
+    s.close();
+    const bytes = Buffer.concat(chunks);
+    let records = 0;
+    for (let at = 0; at < bytes.length; at += 5 + bytes.readUInt16BE(at + 3)) records++;
+    return [records > 10, name];
+  },
   async localAddress() {
     const s = await serve({}, (x) => x.end());
     const c = tls.connect(opt(s, { localAddress: '127.0.0.1' }));
@@ -505,6 +532,54 @@ const S = {
     await wait(250);
     s.close();
     return L;
+  },
+  async resetWhileOpen() {
+    let raw, LS;
+    const s = await serve({}, (x) => {
+      LS = logs({ s: x });
+      setTimeout(() => raw.resetAndDestroy(), 50);
+    });
+    s.on('connection', (k) => (raw = k));
+    const c = tls.connect(opt(s));
+    const L = logs({ c });
+    c.resume();
+    await wait(250);
+    s.close();
+    return [by(L).c, by(LS).s.includes('close')];
+  },
+  async destroyedInHandshake() {
+    const s = await serve({}, () => {});
+    const L = [];
+    s.on('tlsClientError', (e, k) => L.push(`tce ${e.code} ${k.destroyed}`));
+    for (const rest of ['', '1603010200']) {
+      const c = net.connect(s.address().port, '127.0.0.1');
+      await once(c, 'connect');
+      c.write(Buffer.from(rest, 'hex'));
+      await wait(30);
+      c.resetAndDestroy();
+      await wait(80);
+    }
+    s.close();
+    return L;
+  },
+  async clientWritesAndDestroys() {
+    const all = [];
+    const s = await serve({}, (x) => {
+      const L = logs({ s: x });
+      x.on('data', (d) => x.write(d));
+      x.on('close', () => all.push(by(L).s));
+    });
+    for (let i = 0; i < 4; i++) {
+      const c = tls.connect(opt(s));
+      c.on('error', () => {});
+      await once(c, 'secureConnect');
+      await wait(80);
+      c.write('q');
+      c.destroy();
+      await wait(80);
+    }
+    s.close();
+    return all;
   },
 };
 const only = process.argv[2];
