@@ -552,21 +552,22 @@ const LATE_GIVER = `
   }
 `;
 
-/** Writes, in shared memory and perhaps then on TCP, and ends. */
+/** Writes in shared memory and ends: there, or back on TCP, with or without bytes on it. */
 const QUICK = `
   const { info, restore } = await import(process.env.ISTHMUS_INDEX);
   const socket = net.connect(+args[0], '127.0.0.1');
   report(socket, 'socket');
   await once(socket, 'connect');
   const bytes = streamOf(CLIENT_SEED, 20_000);
-  socket.write(bytes.subarray(0, 10_000));
+  const late = args[1] === 'back with bytes' ? 10_000 : 0;
+  socket.write(bytes.subarray(0, 20_000 - late));
   tell('mode ' + info(socket).mode);
-  if (args[1] === 'back') { void restore(socket); await pause(20); }
-  socket.end(bytes.subarray(10_000), () => tell('ended'));
+  if (args[1] !== 'in shared memory') { void restore(socket); await pause(20); }
+  socket.end(bytes.subarray(20_000 - late), () => tell('ended'));
   socket.resume().on('close', () => process.stdin.destroy());
 `;
 
-for (const way of ['in shared memory', 'back']) {
+for (const way of ['in shared memory', 'back on TCP', 'back with bytes']) {
   test(`a connection whose client has written all and ended, ${way}, sent to a child`, { skip }, async () => {
     const env = { TLS_FILES, ISTHMUS_INDEX, ISTHMUS_IN_BAND: '127.0.0.1:*' };
     const server = stage.run(EXCHANGE + LATE_GIVER, ['0'], env);
