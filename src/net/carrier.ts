@@ -194,6 +194,18 @@ export class Carrier {
     Object.defineProperty(this.#handle, 'isStreamBase', { configurable: true, value: false });
   }
 
+  /**
+   * Nothing more comes through the ring, and TCP has the rest or only its end: whoever reads it next misses nothing. To be asked
+   * after `look` and `drain`.
+   */
+  get leavesRestToTcp(): boolean {
+    if (this.isPlain) return true;
+    const connection = this.#connection;
+    if (connection === null || connection.out.isMoved || this.unread > 0) return false;
+    const hasEnded = this.#tcpEnd === null ? connection.saidGoodbye : this.#tcpEnd.error === null;
+    return hasEnded && !connection.endsWithReset();
+  }
+
   /** The connection has something new: read its words, and do what follows. */
   look(): void {
     const connection = this.#connection;
@@ -285,7 +297,7 @@ export class Carrier {
     });
   }
 
-  /** Takes everything off the socket again. Only while everything is on TCP. */
+  /** Takes everything off the socket again. Only while everything is on TCP, or nothing but its end is to come. */
   release(): void {
     this.#answerNow();
     for (const [name, method] of Object.entries(this.#overrides)) {
@@ -296,9 +308,9 @@ export class Carrier {
     this.#uninstallOnread();
     const sink = this.#sink;
     if (sink !== null) this.#socket.push = sink;
-    this.#steer();
     const connection = this.#connection;
     this.#connection = null;
+    this.#steer();
     if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
     Reflect.deleteProperty(this.#handle, 'bytesRead');
     Reflect.deleteProperty(this.#handle, 'bytesWritten');
@@ -356,12 +368,28 @@ export class Carrier {
   #pushed(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
     if (chunk === null) {
       if (this.#connection === null) return this.#handUp(null);
+      if (this.#steering && !this.#wants) this.#skipRead();
       this.#tcpEnded(null);
       return false;
     }
     const now = this.#fromTcp(chunk, false);
     if (now === null) return true;
     return this.#handUp(now, encoding);
+  }
+
+  /**
+   * Behind the end of TCP Node.js has the stream read once more, for 'end' to be emitted. That would fetch bytes which nobody has asked
+   * for, and this is not the end of the stream yet.
+   */
+  #skipRead(): void {
+    const socket = this.#socket;
+    if (Object.hasOwn(socket, 'read')) return;
+    const restore = () => Reflect.deleteProperty(socket, 'read');
+    socket.read = () => {
+      restore();
+      return null;
+    };
+    process.nextTick(restore);
   }
 
   /** To whoever stands above us. */

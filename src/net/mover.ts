@@ -391,7 +391,8 @@ export class Mover {
    * and not handed to the program; null when the other end did not answer in time, or there is no way back.
    */
   bringBackNow(reason: Reason, timeoutMs: number): Buffer | null {
-    if (this.leave(reason)) return Buffer.alloc(0);
+    // What was held while the ring was read is still to be handed on, though all is on TCP.
+    if ((this.#state !== 'CONNECTED' || this.isBack) && this.leave(reason)) return Buffer.alloc(0);
     if (this.connection?.canGoBack === false) return null;
     const carrier = this.#carrier as Carrier;
     carrier.isHolding = true;
@@ -402,7 +403,7 @@ export class Mover {
       carrier.look();
       if (this.#state !== 'CONNECTED') return null;
       chunks.push(carrier.drain());
-      if (carrier.isPlain) break;
+      if (carrier.leavesRestToTcp) break;
       if (performance.now() > end) {
         carrier.isHolding = false;
         putBack(this.socket, Buffer.concat(chunks));

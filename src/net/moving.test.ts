@@ -305,3 +305,36 @@ test('a peer that has gone without an end: what it wrote is read, however late, 
   assert.ok(server.destroyed);
   assert.equal(((await failed)[0] as NodeJS.ErrnoException).code, 'ECONNRESET');
 });
+
+test('what is held behind a ring that has been read is given away, too', async () => {
+  const ends = await pair({ dmbBytes: 1 << 20 });
+  await moved(ends);
+  const { client, server, movers } = ends;
+  const unread = () => movers[1].carrier?.unread;
+  client.write(Buffer.alloc(2 * 65_536)); // the stream takes one half ahead, and the other when that is read
+  await eventually('read ahead', () => unread() === 65_536);
+  void movers[0].restore();
+  await eventually('the client is back', () => movers[1].connection?.in.state === 'DRAIN');
+  client.write('held');
+  await eventually('it is held', () => unread() === 65_536 + 4);
+  server.read();
+  await eventually('the ring is read', () => unread() === 4);
+  assert.equal(String(movers[1].bringBackNow(REASONS.GIVENAWAY, 500)), 'held');
+  ends.close();
+});
+
+test('a connection whose other end has sent all and ended is brought back at once', async () => {
+  const ends = await pair({ allowHalfOpen: true });
+  await moved(ends);
+  const { client, server, movers } = ends;
+  client.end('bye');
+  while (movers[0].connection?.out.state !== 'CLOSED') await new Promise((resolve) => process.nextTick(resolve));
+  assert.equal(String(movers[1].bringBackNow(REASONS.GIVENAWAY, 500)), 'bye');
+  const end = once(server.resume(), 'end');
+  server.end('and from TCP');
+  await end;
+  const got = collect(client);
+  await once(client, 'end');
+  assert.equal(got.text, 'band from TCP');
+  ends.close();
+});

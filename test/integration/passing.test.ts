@@ -652,6 +652,66 @@ test('a connection that was received moves when it is attached', { skip }, async
   await assertEnded(ends);
 });
 
+/** Gives a connection to a child when its client has ended, and tells what the child gets. */
+const LATE_GIVER = `
+  import { fork } from 'node:child_process';
+  if (process.argv[2] === 'child') {
+    process.once('message', (_, socket) => {
+      report(socket, 'socket');
+      const chunks = [];
+      socket.on('data', (chunk) => chunks.push(chunk)).on('end', () => { tell('got ' + digest(chunks)); process.disconnect(); });
+    });
+    process.send('ready');
+  } else {
+    const child = fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    await once(child, 'message');
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      report(socket, 'socket');
+      told('ended', async () => {
+        await pause(50); // the end of TCP is seen
+        try {
+          child.send('take it', socket);
+        } catch (error) {
+          tell('got ' + error.code);
+          child.kill();
+          socket.destroy();
+        }
+        server.close();
+        process.stdin.destroy();
+      });
+    });
+    server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
+  }
+`;
+
+/** Writes in shared memory and ends: there, or back on TCP, with or without bytes on it. */
+const QUICK = `
+  const { info, restore } = await import(process.env.ISTHMUS_INDEX);
+  const socket = net.connect(+args[0], '127.0.0.1');
+  report(socket, 'socket');
+  await once(socket, 'connect');
+  const bytes = streamOf(CLIENT_SEED, 20_000);
+  const late = args[1] === 'back with bytes' ? 10_000 : 0;
+  socket.write(bytes.subarray(0, 20_000 - late));
+  tell('mode ' + info(socket).mode);
+  if (args[1] !== 'in shared memory') { void restore(socket); await pause(20); }
+  socket.end(bytes.subarray(20_000 - late), () => tell('ended'));
+  socket.resume().on('close', () => process.stdin.destroy());
+`;
+
+for (const way of ['in shared memory', 'back on TCP', 'back with bytes']) {
+  test(`a connection whose client has written all and ended, ${way}, sent to a child`, { skip }, async () => {
+    const env = { TLS_FILES, ISTHMUS_INDEX, ISTHMUS_IN_BAND: '127.0.0.1:*' };
+    const server = stage.run(EXCHANGE + LATE_GIVER, ['0'], env);
+    const client = stage.run(EXCHANGE + QUICK, [await server.says('port '), way], env);
+    assert.equal(await client.says('mode '), 'SMC-D');
+    await client.says('ended');
+    server.tell('ended');
+    assert.equal(await server.says('got '), digest(CLIENT_SEED, 20_000));
+    await assertEnded({ server, client });
+  });
+}
+
 /** Posts each connection to a thread, which echoes; in-band it has moved before its first byte. */
 const POSTER = `
   import { Worker, isMainThread, parentPort } from 'node:worker_threads';

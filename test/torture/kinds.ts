@@ -134,7 +134,8 @@ export function takeSockets(ends: Ends): void {
   process.on('message', (message, socket) => {
     if (message === 'leave') {
       isLeaving = true;
-      ends.whenNone(() => process.connected && process.disconnect());
+      // Later: Node.js fails when the channel closes while it hands on messages that came before anybody listened.
+      ends.whenNone(() => setImmediate(() => process.connected && process.disconnect()));
     } else if (socket !== undefined) {
       begin(ends, socket as Socket);
     }

@@ -21,12 +21,13 @@ function outcome(side: 'client' | 'server', more: Partial<Outcome> = {}): Outcom
 
 function faults(client: Partial<Outcome>, server: Partial<Outcome>, more: Partial<Case> = {}): string {
   const both = { client: outcome('client', client), server: outcome('server', server) };
-  const rest = { kind: 'streams', life: peaceful, disturbed: false, unanswered: false } as const;
+  const rest = { kind: 'streams', life: peaceful, disturbed: false, unanswered: false, saysLate: false } as const;
   return judge({ ...rest, ...both, ...more }).join();
 }
 
 const DEAD: Partial<Outcome> = { died: true, events: [] };
 const RESET: Partial<Outcome> = { events: ['error ECONNRESET', 'close'] };
+const SAYS_LATE: Partial<Case> = { disturbed: true, saysLate: true };
 
 test('a connection that ends in order has no fault', () => assert.equal(faults({}, {}), ''));
 
@@ -39,6 +40,7 @@ for (const [what, fault, client, server, more] of [
   ['an error that is none of TCP', /TCP does not know: EALREADY/, { events: ['error EALREADY', 'close'] }, DEAD, {}],
   ['an end after the close', /out of order/, { events: ['close', 'end'] }, {}, {}],
   ['a reset though a program that was killed had read all', /had been read/, RESET, DEAD, { disturbed: true }],
+  ['a reset though a program that lives had read all', /had been read/, RESET, {}, SAYS_LATE],
   ['nobody at the other end', /no server/, {}, {}, { server: null }],
 ] as const) {
   test(`${what} is a fault`, () => assert.match(faults(client, server, more), fault));
@@ -46,6 +48,7 @@ for (const [what, fault, client, server, more] of [
 
 for (const [what, client, server, more] of [
   ['a reset by a program that was killed with bytes unread', RESET, { ...DEAD, received: 99 }, { disturbed: true }],
+  ['a reset by a program that was killed and had not said yet what it had read', RESET, DEAD, SAYS_LATE],
   ['a beginning of what a program wrote that was killed', { received: 3 }, DEAD, { disturbed: true }],
   [
     'a refusal while there is no server',

@@ -366,7 +366,7 @@ class Director {
     const life = lifeOf(this.#round.seed, kind, id);
     const disturbed = wasWithin(this.#disturbances, pair, from, to);
     const unanswered = handshake !== 'fabric' && (disturbed || wasWithin(this.#stops, pair, from, to));
-    const one: Case = { kind, life, client, server, disturbed, unanswered };
+    const one: Case = { kind, life, client, server, disturbed, unanswered, saysLate: handshake === 'kernel' };
     const faults = judge(one);
     if (faults.length === 0) return;
     const text = [client, server].map((end) => JSON.stringify(end)).join('\n    ');
