@@ -17,6 +17,14 @@ export function sinkOf(socket: Socket): Sink | null {
   return sinks.get(socket) ?? null;
 }
 
+/** Whatever was put on it has ended. */
+export function forgetSink(socket: Socket): void {
+  const sink = sinks.get(socket);
+  if (sink === undefined) return;
+  sinks.delete(socket);
+  if (internalsOf(socket).push === sink) Reflect.deleteProperty(socket, 'push');
+}
+
 /** What TLS asks the handle below it, when it is asked itself. */
 const FORWARDED = ['getpeername', 'getsockname', 'ref', 'unref', 'hasRef', 'setNoDelay', 'setKeepAlive'] as const;
 

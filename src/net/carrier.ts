@@ -282,13 +282,8 @@ export class Carrier {
   /** Takes everything off the socket again. Only while everything is on TCP. */
   release(): void {
     this.#answerNow();
-    for (const [name, method] of Object.entries(this.#overrides)) {
-      // Where the program has put its own in between, ours stays below it, and passes everything on.
-      if (Reflect.get(this.#socket, name) === method) Reflect.deleteProperty(this.#socket, name);
-    }
-    if (this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
-    this.#uninstallOnread();
     const sink = this.#sink;
+    this.#takeOff(sink);
     if (sink !== null) this.#socket.push = sink;
     this.#steer();
     const connection = this.#connection;
@@ -296,6 +291,17 @@ export class Carrier {
     if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
     Reflect.deleteProperty(this.#handle, 'bytesRead');
     Reflect.deleteProperty(this.#handle, 'bytesWritten');
+  }
+
+  /** Takes our methods off the socket. */
+  #takeOff(sink: Sink | null): void {
+    for (const [name, method] of Object.entries(this.#overrides)) {
+      // Where the program has put its own in between, ours stays below it, and passes everything on.
+      if (Reflect.get(this.#socket, name) !== method) continue;
+      if (name === '_destroy' && this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
+      else Reflect.deleteProperty(this.#socket, name);
+    }
+    this.#uninstallOnread(sink);
   }
 
   /** Takes everything that was received and not handed to the program. */
@@ -339,9 +345,8 @@ export class Carrier {
   }
   #onread: OnreadCallback | null = null;
 
-  #uninstallOnread(): void {
+  #uninstallOnread(sink: Sink | null): void {
     if (this.#onread === null) return;
-    const sink = this.#sink;
     const toSink: OnreadCallback = (length, buffer) => sink?.(Buffer.from(buffer.subarray(0, length))) ?? true;
     Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, sink === null ? this.#onread : toSink);
   }
@@ -473,18 +478,27 @@ export class Carrier {
   }
 
   #destroyed(error: Error | null, callback: (error: Error | null) => void): void {
-    if (!this.#closed) {
-      this.#closed = true;
-      const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
-      this.#connection?.close(reset);
-      this.#listener.closing(reset);
+    const destroy = this.#destroyBefore ?? SOCKET._destroy;
+    if (this.#closed) {
+      destroy.call(this.#socket, error, callback);
+      return;
     }
-    (this.#destroyBefore ?? SOCKET._destroy).call(this.#socket, error, callback);
+    this.#closed = true;
+    const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
+    this.#connection?.close(reset);
+    this.#listener.closing(reset);
+    destroy.call(this.#socket, error, (after) => {
+      // The program may connect it again, from now on.
+      this.#takeOff(null);
+      callback(after);
+    });
     const pending = this.#pending;
     this.#pending = null;
     if (pending !== null)
       process.nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
     this.#listener.closed();
+    this.#connection = null;
+    this.#counters = this.#counters.slice(); // the memory is another connection's soon
   }
 
   // --- Out ---
@@ -826,13 +840,18 @@ export function watchEnd(socket: Socket, ended: () => void): void {
   const before = internal._destroy;
   const own = Object.hasOwn(internal, '_destroy');
   let told = false;
-  internal._destroy = function (error, callback) {
+  const watching: SocketInternals['_destroy'] = (error, callback) => {
     if (!told) {
       told = true;
       queueMicrotask(ended);
     }
-    (own ? before : SOCKET._destroy).call(this, error, callback);
+    const destroy = own ? before : (Object.getPrototypeOf(internal) as SocketInternals)._destroy;
+    destroy.call(internal, error, callback);
+    if (internal._destroy !== watching) return;
+    if (own) internal._destroy = before;
+    else Reflect.deleteProperty(internal, '_destroy');
   };
+  internal._destroy = watching;
 }
 
 function isBytes(chunk: unknown): chunk is Uint8Array {

@@ -10,7 +10,7 @@ import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier, type CarrierListener } from './carrier.ts';
 import { type Internals, putBack } from './internals.ts';
-import { refuseTransfer } from './passing.ts';
+import { allowTransfer, refuseTransfer } from './passing.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
@@ -64,6 +64,8 @@ export class Mover {
   readonly #internals: Internals;
   readonly #context: AsyncResource;
   #carrier: Carrier | null = null;
+  /** The one it had when it was closed. */
+  #ended: Connection | null = null;
   #state: MoverState = 'WATCHING';
   #reason: Reason = REASONS.NOBYTE;
   #group: LinkGroup | null = null;
@@ -93,7 +95,7 @@ export class Mover {
     return this.#carrier;
   }
   get connection(): Connection | null {
-    return this.#carrier?.connection ?? null;
+    return this.#carrier?.connection ?? this.#ended;
   }
   get group(): LinkGroup | null {
     return this.#group;
@@ -438,6 +440,8 @@ export class Mover {
       this.#group?.connections.delete(connection);
       connection.release();
     }
+    this.#ended = connection;
+    allowTransfer(this.socket);
     if (this.#state === 'ANNOUNCED') this.#ground.withdraw(this);
     if (this.#state !== 'CONNECTED' && this.#state !== 'STAYS') this.#reason = REASONS.ENDED;
     this.#state = 'ENDED';

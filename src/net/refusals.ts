@@ -13,6 +13,11 @@ export const givenAway = new WeakSet<Socket>();
 /** Sockets that are connected, which their program has not been told of. Filled by holding.ts. */
 export const heldSockets = new WeakSet<Socket>();
 
+/** It is being connected anew. */
+export function forgetRefusals(socket: Socket): void {
+  for (const refused of [underTls, givenAway, heldSockets]) refused.delete(socket);
+}
+
 /** Why this socket cannot be moved now; null if nothing speaks against it. */
 export function whyNot(socket: Socket): Reason | null {
   const { _handle: handle, encrypted } = internalsOf(socket);

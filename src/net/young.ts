@@ -38,6 +38,10 @@ export class Nursery {
     this.#timer ??= setTimeout(() => this.#sweep(), SWEEP_MS).unref();
   }
 
+  forget(socket: Socket): void {
+    this.#young = this.#young.filter(({ one }) => one.socket !== socket);
+  }
+
   #sweep(): void {
     this.#timer = undefined;
     const grown: Newborn[] = [];

@@ -1,0 +1,104 @@
+/** Programs that do to their sockets what few programs do: they see what they see over TCP. */
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { REGISTER_OPTION } from '../../src/cli/run.ts';
+import { cannotMove, Workplace } from './commands.ts';
+
+const skip = cannotMove();
+let work: Workplace;
+before(() => {
+  work = new Workplace();
+});
+after(() => work.close());
+
+/** Both ends are in one program. `told(socket)` writes dots until it is clear how the socket goes: mode and reason; null without Isthmus. */
+const PRELUDE = `
+  const net = require('node:net');
+  const { once } = require('node:events');
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  const listening = async (server) => (await once(server.listen(0, '127.0.0.1'), 'listening'), server.address().port);
+  const told = async (socket) => {
+    const runtime = globalThis[Symbol.for('isthmus.runtime.1')];
+    if (runtime === undefined) return null;
+    for (let i = 0; ; i++) {
+      const { mode, reason } = runtime.info(socket);
+      if (i === 500 || mode === 'SMC-D' || !['YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(reason.name)) return mode + ' ' + reason.name;
+      socket.write('.');
+      await pause(10);
+    }
+  };
+  /** Sends back what it gets. */
+  const echo = () => net.createServer((socket) => socket.on('data', (chunk) => socket.write(chunk)).on('error', () => {}));
+  const print = (seen, ...ways) => { console.log(JSON.stringify({ seen, ways })); process.exit(); };
+`;
+
+interface Outcome {
+  readonly seen: unknown;
+  readonly ways: unknown;
+}
+
+async function run(program: string, env: NodeJS.ProcessEnv): Promise<Outcome> {
+  const path = join(work.directory, 'program.cjs');
+  writeFileSync(path, `${PRELUDE}(async () => {${program}})();`);
+  const { code, stdout, stderr } = await work.finish(process.execPath, [path], { env: { ...work.env, ...env } });
+  assert.deepEqual([code, stderr], [0, '']);
+  return JSON.parse(stdout) as Outcome;
+}
+
+/** @param ways how each of the sockets goes that the program asks for */
+function touched(what: string, ways: readonly string[], program: string): void {
+  test(what, { skip }, async () => {
+    const { seen } = await run(program, {});
+    for (const policy of ['lazy', 'eager']) {
+      const outcome = await run(program, { NODE_OPTIONS: REGISTER_OPTION, ISTHMUS_POLICY: policy });
+      assert.deepEqual(outcome, { seen, ways }, policy);
+    }
+  });
+}
+
+touched(
+  'a socket that connects again, and again, moves each time',
+  ['SMC-D MOVED', 'SMC-D MOVED', 'SMC-D MOVED'],
+  `
+  const port = await listening(echo());
+  const socket = new net.Socket(), seen = [], ways = [];
+  let text = '';
+  socket.on('data', (chunk) => (text += chunk));
+  for (const event of ['end', 'close', 'error']) socket.on(event, (value) => seen.push(event + ' ' + value));
+  for (const round of [1, 2, 3]) {
+    socket.connect(port, '127.0.0.1');
+    await once(socket, 'connect');
+    socket.write('a' + round);
+    ways.push(await told(socket));
+    socket.write('b' + round);
+    while (!text.includes('b' + round)) await pause(1);
+    seen.push(text.replaceAll('.', ''), socket.bytesRead === socket.bytesWritten);
+    if (round === 2) socket.destroy();
+    else socket.end();
+    await once(socket, 'close');
+  }
+  print(seen, ...ways);
+  `,
+);
+
+touched(
+  'a socket that connects until somebody listens does not gather listeners of ours',
+  ['SMC-D MOVED'],
+  `
+  const server = echo(), port = await listening(server);
+  await new Promise((resolve) => server.close(resolve));
+  const socket = new net.Socket(), seen = [];
+  socket.on('error', ({ code }) => seen.push(code));
+  for (let i = 0; i < 12; i++) {
+    socket.connect(port, '127.0.0.1');
+    await new Promise((resolve) => socket.once('close', resolve));
+    seen.push(socket.listenerCount('connect') < 2);
+  }
+  await once(server.listen(port, '127.0.0.1'), 'listening');
+  socket.connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  print(seen, await told(socket.resume()));
+  `,
+);
