@@ -22,6 +22,7 @@ import {
   type TcpHandle,
   type WriteCallback,
 } from './internals.ts';
+import { watchers } from './refusals.ts';
 
 export interface CarrierListener {
   /** A byte has passed through JavaScript. */
@@ -107,7 +108,7 @@ export class Carrier {
     this.#seenWritten = this.nativeWritten;
     this.#earlierRead = handle.bytesRead - this.#seenRead;
     this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
-    Object.assign(this.#socket, this.#overrides);
+    Object.assign(this.#socket, this.overrides);
     this.#installOnread();
     this.#count();
   }
@@ -295,7 +296,7 @@ export class Carrier {
 
   /** Takes our methods off the socket. */
   #takeOff(sink: Sink | null): void {
-    for (const [name, method] of Object.entries(this.#overrides)) {
+    for (const [name, method] of Object.entries(this.overrides)) {
       // Where the program has put its own in between, ours stays below it, and passes everything on.
       if (Reflect.get(this.#socket, name) !== method) continue;
       if (name === '_destroy' && this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
@@ -320,7 +321,7 @@ export class Carrier {
 
   // --- Overrides of the socket ---
 
-  readonly #overrides: SocketInternals = {
+  readonly overrides: SocketInternals = {
     _writeGeneric: (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback),
     _final: (callback) => this.#final(callback),
     _destroy: (error, callback) => this.#destroyed(error, callback),
@@ -851,6 +852,7 @@ export function watchEnd(socket: Socket, ended: () => void): void {
     if (own) internal._destroy = before;
     else Reflect.deleteProperty(internal, '_destroy');
   };
+  watchers.add(watching);
   internal._destroy = watching;
 }
 

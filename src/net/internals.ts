@@ -82,6 +82,31 @@ export function internalsOf(socket: Socket): InternalSocket {
 
 export const SOCKET = Socket.prototype as unknown as SocketInternals;
 
+/** Methods that a moved socket does not call any more, or not each time, or calls as they are in net.Socket.prototype. */
+const PASSED_OVER = [
+  'push',
+  'write',
+  'destroy',
+  '_destroy',
+  '_final',
+  '_read',
+  '_write',
+  '_writev',
+  '_writeGeneric',
+] as const;
+
+/**
+ * Whether a socket has one of these methods of its own, or of a class of the program's. What is put over the prototype of all sockets is
+ * called as before.
+ * @param ours whether this is our own method of that name
+ */
+export function hasOwnWays(socket: Socket, ours: (name: string, method: unknown) => boolean): boolean {
+  return PASSED_OVER.some((name) => {
+    const method: unknown = Reflect.get(socket, name);
+    return method !== Reflect.get(SOCKET, name) && !ours(name, method);
+  });
+}
+
 /** Gives the stream bytes again that were taken from the ring for somebody else: they come behind what it holds already. */
 export function putBack(socket: Socket, bytes: Buffer): void {
   if (bytes.length > 0) SOCKET.push.call(socket, bytes);

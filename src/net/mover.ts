@@ -236,7 +236,7 @@ export class Mover {
   }
 
   #whyNotNow(carrier: Carrier): Reason | null {
-    const why = whyNot(this.socket);
+    const why = whyNot(this.socket, carrier.overrides);
     if (why !== null) return why;
     if (!isConsumed(this.socket)) return carrier.hasForeignBytes ? REASONS.NATIVE : null;
     // The http server's parser has taken the handle since.

@@ -102,3 +102,49 @@ touched(
   print(seen, await told(socket.resume()));
   `,
 );
+
+touched(
+  'methods of a class of the program are called',
+  ['TCP OVERRIDDEN'],
+  `
+  const seen = [];
+  const flipped = (chunk) => Buffer.from(chunk).map((byte) => byte ^ 0x20);
+  class Flipping extends net.Socket {
+    push(chunk, encoding) { return super.push(chunk && flipped(chunk), encoding); }
+    destroy(error) { seen.push('destroy'); return super.destroy(error); }
+    _destroy(error, callback) { seen.push('_destroy'); super._destroy(error, callback); }
+    _final(callback) { seen.push('_final'); super._final(callback); }
+  }
+  const port = await listening(echo());
+  const socket = new Flipping().connect(port, '127.0.0.1').setEncoding('latin1');
+  let text = '';
+  socket.on('data', (chunk) => (text += chunk));
+  const way = await told(socket);
+  socket.end('hello');
+  await once(socket, 'close');
+  print([...seen, text.replaceAll(String.fromCharCode(14), '')], way);
+  `,
+);
+
+touched(
+  'methods that a program puts on a socket are called, also when it was about to move',
+  ['TCP OVERRIDDEN', 'TCP OVERRIDDEN'],
+  `
+  const port = await listening(echo()), ways = [], seen = [];
+  for (const watched of [false, true]) {
+    const socket = net.connect(port, '127.0.0.1').resume();
+    await once(socket, 'connect');
+    if (watched) await pause(100);
+    const { write, destroy } = socket;
+    let counted = 0;
+    socket.write = function (chunk, ...rest) { counted += chunk.length; return write.call(this, chunk, ...rest); };
+    socket.destroy = function (...args) { seen.push('destroy'); return destroy.apply(this, args); };
+    ways.push(await told(socket));
+    socket.write('hello');
+    seen.push(counted === socket.bytesWritten);
+    socket.destroy();
+    await once(socket, 'close');
+  }
+  print(seen, ...ways);
+  `,
+);
