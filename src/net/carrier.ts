@@ -16,6 +16,7 @@ import {
   type InternalSocket,
   type Internals,
   internalsOf,
+  isGuardOfIdle,
   SOCKET,
   type SocketInternals,
   socketError,
@@ -721,7 +722,7 @@ export class Carrier {
       left -= chunk.length;
       this.#socket._unrefTimer();
       // An idle socket in http.Agent's pool must not get any byte: the guard there destroys it.
-      if (this.#handle.onread !== this.#internals.onStreamRead) {
+      if (isGuardOfIdle(this.#handle.onread)) {
         this.#socketDestroy();
         return;
       }

@@ -151,7 +151,7 @@ export interface OnreadSymbols {
 }
 
 export interface Internals {
-  /** net's own read callback of handles; http.Agent puts another one in its place while a socket idles in its pool. */
+  /** net's own read callback of handles. */
   readonly onStreamRead: unknown;
   readonly symbols: OnreadSymbols;
 }
@@ -215,6 +215,18 @@ function findOnStreamRead(): unknown {
   const socket = internalsOf(new Socket(options as ConstructorParameters<typeof Socket>[0]));
   return socket._handle?.onread;
 }
+
+/** http.Agent puts it in the place of onStreamRead while a socket idles in its pool: whatever comes ends the socket (Node.js 22 on). */
+export function isGuardOfIdle(onread: unknown): boolean {
+  return typeof onread === 'function' && onread.name === 'freeSocketOnReadGuard';
+}
+
+/** Whether a program reads the handle itself. */
+export function isReadByProgram({ onread }: TcpHandle): boolean {
+  onStreamRead ??= findOnStreamRead();
+  return onread !== onStreamRead && !isGuardOfIdle(onread);
+}
+let onStreamRead: unknown;
 
 /** An error as net makes it when a connection does not come about. */
 export function connectError(

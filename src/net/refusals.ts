@@ -2,7 +2,7 @@
 import type { Server, Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { sinkOf } from './below-tls.ts';
-import { hasOwnWays, internalsOf, SOCKET, type SocketInternals } from './internals.ts';
+import { hasOwnWays, internalsOf, isReadByProgram, SOCKET, type SocketInternals } from './internals.ts';
 
 /** Raw sockets whose handle a TLSSocket has; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
@@ -43,7 +43,7 @@ export function whyNot(socket: Socket, methods: Partial<SocketInternals> | null 
     (methods !== null && Reflect.get(methods, name) === method) ||
     (name === 'push' && method === sinkOf(socket)) ||
     (name === '_destroy' && watchers.has(method as object));
-  if (hasOwnWays(socket, isOurs)) return REASONS.OVERRIDDEN;
+  if (isReadByProgram(handle) || hasOwnWays(socket, isOurs)) return REASONS.OVERRIDDEN;
   return null;
 }
 

@@ -148,3 +148,23 @@ touched(
   print(seen, ...ways);
   `,
 );
+
+touched(
+  'a program that reads the handle itself gets every byte',
+  ['TCP OVERRIDDEN'],
+  `
+  const port = await listening(echo());
+  const socket = net.connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  const { onread } = socket._handle;
+  let calls = 0, text = '';
+  socket._handle.onread = function (...args) { calls++; return onread.apply(this, args); };
+  socket.on('data', (chunk) => (text += chunk));
+  const way = await told(socket);
+  for (let i = 0; i < 5; i++) {
+    socket.write('!');
+    while (text.split('!').length < i + 2) await pause(1);
+  }
+  print([calls >= 5, text.replaceAll('.', '')], way);
+  `,
+);
