@@ -17,6 +17,7 @@ import {
   type Internals,
   internalsOf,
   isGuardOfIdle,
+  ORIGINAL,
   SOCKET,
   type SocketInternals,
   socketError,
@@ -512,6 +513,7 @@ export class Carrier {
       const state = socket._writableState;
       if (
         typeof encoding !== 'function' &&
+        SOCKET.write === ORIGINAL.write &&
         state.length === 0 &&
         state.corked === 0 &&
         !state.ending &&
@@ -756,6 +758,7 @@ export class Carrier {
       state.awaitDrainWriters === null &&
       !state.sync &&
       !state.ended &&
+      SOCKET.push === ORIGINAL.push &&
       socket.listenerCount('data') > 0
     ) {
       state.dataEmitted = true;

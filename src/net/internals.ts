@@ -6,6 +6,7 @@
  */
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { Readable, Writable } from 'node:stream';
 
 /** Bun and Deno speak of themselves as Node.js, too; their node:net is another one. */
 export const IS_NODE = !('bun' in process.versions || 'deno' in process.versions);
@@ -81,6 +82,9 @@ export function internalsOf(socket: Socket): InternalSocket {
 }
 
 export const SOCKET = Socket.prototype as unknown as SocketInternals;
+
+/** What net.Socket inherits, whatever was put over its prototype before we were loaded. */
+export const ORIGINAL = { write: Writable.prototype.write, push: Readable.prototype.push };
 
 /** Methods that a moved socket does not call any more, or not each time, or calls as they are in net.Socket.prototype. */
 const PASSED_OVER = [

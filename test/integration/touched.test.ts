@@ -47,12 +47,26 @@ async function run(program: string, env: NodeJS.ProcessEnv): Promise<Outcome> {
   return JSON.parse(stdout) as Outcome;
 }
 
+/** What else is loaded, before Isthmus or after it. */
+interface Preload {
+  readonly before?: string;
+  readonly after?: string;
+}
+
 /** @param ways how each of the sockets goes that the program asks for */
-function touched(what: string, ways: readonly string[], program: string): void {
+function touched(what: string, ways: readonly string[], program: string, preload: Preload = {}): void {
   test(what, { skip }, async () => {
-    const { seen } = await run(program, {});
+    const [before, after] = ['before', 'after'].map((when) => {
+      const code = preload[when as keyof Preload];
+      if (code === undefined) return '';
+      const path = join(work.directory, `${when}.cjs`);
+      writeFileSync(path, code);
+      return `--require=${path}`;
+    });
+    const { seen } = await run(program, { NODE_OPTIONS: `${before} ${after}` });
     for (const policy of ['lazy', 'eager']) {
-      const outcome = await run(program, { NODE_OPTIONS: REGISTER_OPTION, ISTHMUS_POLICY: policy });
+      const options = `${before} ${REGISTER_OPTION} ${after}`;
+      const outcome = await run(program, { NODE_OPTIONS: options, ISTHMUS_POLICY: policy });
       assert.deepEqual(outcome, { seen, ways }, policy);
     }
   });
@@ -168,3 +182,33 @@ touched(
   print([calls >= 5, text.replaceAll('.', '')], way);
   `,
 );
+
+/** As an instrumentation counts. */
+const COUNTING = `
+  const { Socket } = require('node:net');
+  const counted = (globalThis.counted = { written: 0, pushed: new WeakMap() });
+  const { write, push } = Socket.prototype;
+  Socket.prototype.write = function (chunk, ...rest) { counted.written += chunk.length; return write.call(this, chunk, ...rest); };
+  Socket.prototype.push = function (chunk, ...rest) { counted.pushed.set(this, (counted.pushed.get(this) ?? 0) + (chunk?.length ?? 0)); return push.call(this, chunk, ...rest); };
+`;
+
+for (const when of ['before', 'after'])
+  touched(
+    `what is put over the prototype of sockets ${when} Isthmus is loaded sees every byte, and writes of the program only`,
+    ['SMC-D MOVED'],
+    `
+    const server = echo(), port = await listening(server);
+    const socket = net.connect(port, '127.0.0.1');
+    let got = 0;
+    socket.on('data', ({ length }) => (got += length));
+    const way = await told(socket);
+    for (let i = 0; i < 10; i++) {
+      const wanted = got + 100;
+      socket.write(Buffer.alloc(100));
+      while (got < wanted) await pause(1);
+    }
+    const { written, pushed } = globalThis.counted;
+    print([written === socket.bytesWritten + socket.bytesRead, pushed.get(socket) === socket.bytesRead], way);
+    `,
+    { [when]: COUNTING },
+  );
