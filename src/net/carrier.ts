@@ -18,11 +18,13 @@ import {
   internalsOf,
   isGuardOfIdle,
   ORIGINAL,
+  reusedIn,
   SOCKET,
   type SocketInternals,
   socketError,
   type TcpHandle,
   type WriteCallback,
+  watchReuse,
 } from './internals.ts';
 import { watchers } from './refusals.ts';
 
@@ -110,6 +112,7 @@ export class Carrier {
     this.#seenWritten = this.nativeWritten;
     this.#earlierRead = handle.bytesRead - this.#seenRead;
     this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
+    watchReuse(handle);
     Object.assign(this.#socket, this.overrides);
     this.#installOnread();
     this.#count();
@@ -695,7 +698,7 @@ export class Carrier {
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
     try {
-      this.#context.runInAsyncScope(this.#handOn);
+      (reusedIn(this.#handle) ?? this.#context).runInAsyncScope(this.#handOn);
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;

@@ -4,6 +4,7 @@
  * How a socket is moved: the TCP handle stays; methods of the socket (`_writeGeneric`, `_final`, `_destroy`, `destroy`, `push`) and
  * of its handle (`readStart`, `readStop`, the counters) are overridden on the instance. Any surprise means: stay on TCP.
  */
+import { AsyncResource } from 'node:async_hooks';
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
@@ -60,7 +61,13 @@ export interface TcpHandle {
   readStart(): number;
   readStop(): number;
   close(closed?: () => void): void;
+  /** What happens on it belongs to the caller's async context from then on. */
+  asyncReset(resource: object): void;
+  [REUSED]?: AsyncResource;
 }
+
+/** Of a handle that http.Agent gave to another request: the context of that. */
+const REUSED = Symbol.for('isthmus.reused');
 
 export type InternalSocket = Socket &
   SocketInternals & {
@@ -109,6 +116,24 @@ export function hasOwnWays(socket: Socket, ours: (name: string, method: unknown)
     const method: unknown = Reflect.get(socket, name);
     return method !== Reflect.get(SOCKET, name) && !ours(name, method);
   });
+}
+
+/** From now on it is known of all handles of TCP. Once, for the prototype: it costs those nothing that are never used again. */
+export function watchReuse(handle: TcpHandle | null): void {
+  if (handle?.constructor.name !== 'TCP') return;
+  const prototype = Object.getPrototypeOf(handle) as TcpHandle;
+  const { asyncReset } = prototype;
+  if (Object.hasOwn(prototype, 'asyncReset') || typeof asyncReset !== 'function') return;
+  const value = function (this: TcpHandle, resource: object): void {
+    asyncReset.call(this, resource);
+    this[REUSED] = new AsyncResource('ISTHMUS');
+  };
+  Object.defineProperty(prototype, 'asyncReset', { configurable: true, writable: true, value });
+}
+
+/** The async context in which it is used again; null: it is not. */
+export function reusedIn(handle: TcpHandle): AsyncResource | null {
+  return handle[REUSED] ?? null;
 }
 
 /** Gives the stream bytes again that were taken from the ring for somebody else: they come behind what it holds already. */

@@ -11,7 +11,7 @@ import { forgetSink } from './below-tls.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
-import { hasOnread, IS_NODE, internalsOf } from './internals.ts';
+import { hasOnread, IS_NODE, internalsOf, watchReuse } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
@@ -118,6 +118,7 @@ export class Runtime {
 
   #born(socket: Socket, role: Role): void {
     if (this.policy.mode === 'off') return;
+    if (role === 'client') watchReuse(internalsOf(socket)._handle);
     const one: Newborn = { socket, role, context: this.contextOf(role) };
     if (this.policy.mode !== 'eager') this.#nursery.add(one);
     else if (socket.connecting) this.#considerConnected(one);
