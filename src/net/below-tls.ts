@@ -2,8 +2,10 @@
  * A stream for C++ whose bytes are those of a socket, taken and given below the socket's own stream, whose listeners and encoding do
  * not matter: what TLS is put on instead of the socket's handle, so that the socket can be moved.
  */
+
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { setImmediate } from '../os/event-loop.ts';
 import { type InternalSocket, internalsOf, type TcpHandle } from './internals.ts';
 import type { JsStream, StreamRequest, TlsInternals } from './tls-internals.ts';
 
@@ -15,6 +17,14 @@ const sinks = new WeakMap<Socket, Sink>();
 
 export function sinkOf(socket: Socket): Sink | null {
   return sinks.get(socket) ?? null;
+}
+
+/** Whatever was put on it has ended. */
+export function forgetSink(socket: Socket): void {
+  const sink = sinks.get(socket);
+  if (sink === undefined) return;
+  sinks.delete(socket);
+  if (internalsOf(socket).push === sink) Reflect.deleteProperty(socket, 'push');
 }
 
 /** What TLS asks the handle below it, when it is asked itself. */

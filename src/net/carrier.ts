@@ -8,6 +8,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
+import { nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
@@ -16,12 +17,17 @@ import {
   type InternalSocket,
   type Internals,
   internalsOf,
+  isGuardOfIdle,
+  ORIGINAL,
+  reusedIn,
   SOCKET,
   type SocketInternals,
   socketError,
   type TcpHandle,
   type WriteCallback,
+  watchReuse,
 } from './internals.ts';
+import { watchers } from './refusals.ts';
 
 export interface CarrierListener {
   /** A byte has passed through JavaScript. */
@@ -107,7 +113,8 @@ export class Carrier {
     this.#seenWritten = this.nativeWritten;
     this.#earlierRead = handle.bytesRead - this.#seenRead;
     this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
-    Object.assign(this.#socket, this.#overrides);
+    watchReuse(handle);
+    Object.assign(this.#socket, this.overrides);
     this.#installOnread();
     this.#count();
   }
@@ -300,13 +307,8 @@ export class Carrier {
   /** Takes everything off the socket again. Only while everything is on TCP, or nothing but its end is to come. */
   release(): void {
     this.#answerNow();
-    for (const [name, method] of Object.entries(this.#overrides)) {
-      // Where the program has put its own in between, ours stays below it, and passes everything on.
-      if (Reflect.get(this.#socket, name) === method) Reflect.deleteProperty(this.#socket, name);
-    }
-    if (this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
-    this.#uninstallOnread();
     const sink = this.#sink;
+    this.#takeOff(sink);
     if (sink !== null) this.#socket.push = sink;
     const connection = this.#connection;
     this.#connection = null;
@@ -314,6 +316,17 @@ export class Carrier {
     if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
     Reflect.deleteProperty(this.#handle, 'bytesRead');
     Reflect.deleteProperty(this.#handle, 'bytesWritten');
+  }
+
+  /** Takes our methods off the socket. */
+  #takeOff(sink: Sink | null): void {
+    for (const [name, method] of Object.entries(this.overrides)) {
+      // Where the program has put its own in between, ours stays below it, and passes everything on.
+      if (Reflect.get(this.#socket, name) !== method) continue;
+      if (name === '_destroy' && this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
+      else Reflect.deleteProperty(this.#socket, name);
+    }
+    this.#uninstallOnread(sink);
   }
 
   /** Takes everything that was received and not handed to the program. */
@@ -332,7 +345,7 @@ export class Carrier {
 
   // --- Overrides of the socket ---
 
-  readonly #overrides: SocketInternals = {
+  readonly overrides: SocketInternals = {
     _writeGeneric: (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback),
     _final: (callback) => this.#final(callback),
     _destroy: (error, callback) => this.#destroyed(error, callback),
@@ -357,9 +370,8 @@ export class Carrier {
   }
   #onread: OnreadCallback | null = null;
 
-  #uninstallOnread(): void {
+  #uninstallOnread(sink: Sink | null): void {
     if (this.#onread === null) return;
-    const sink = this.#sink;
     const toSink: OnreadCallback = (length, buffer) => sink?.(Buffer.from(buffer.subarray(0, length))) ?? true;
     Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, sink === null ? this.#onread : toSink);
   }
@@ -389,7 +401,7 @@ export class Carrier {
       restore();
       return null;
     };
-    process.nextTick(restore);
+    nextTick(restore);
   }
 
   /** To whoever stands above us. */
@@ -414,11 +426,11 @@ export class Carrier {
       if (mustCopy) connection.in.ownHeld();
     } catch (error) {
       // Not from inside the native callback.
-      process.nextTick(() => this.#listener.failed(error as Error));
+      nextTick(() => this.#listener.failed(error as Error));
       return null;
     }
-    if (!connection.in.isNative) process.nextTick(() => this.settle());
-    else if (first) process.nextTick(() => this.#listener.passed());
+    if (!connection.in.isNative) nextTick(() => this.settle());
+    else if (first) nextTick(() => this.#listener.passed());
     return now;
   }
 
@@ -433,11 +445,11 @@ export class Carrier {
         // If the peer is dead, what we write from here on fails as it does on TCP, because it goes there.
         if (!this.#peerReads) connection.out.back();
       } catch (fault) {
-        process.nextTick(() => this.#listener.failed(fault as Error));
+        nextTick(() => this.#listener.failed(fault as Error));
         return;
       }
     }
-    process.nextTick(() => this.settle());
+    nextTick(() => this.settle());
   }
 
   /** Whether the program has bytes to come, or an end of TCP, that was seen or stands behind what it does not read now. */
@@ -501,24 +513,32 @@ export class Carrier {
     try {
       this.#connection?.end();
     } catch (error) {
-      process.nextTick(() => this.#listener.failed(error as Error));
+      nextTick(() => this.#listener.failed(error as Error));
     }
     SOCKET._final.call(this.#socket, callback);
   }
 
   #destroyed(error: Error | null, callback: (error: Error | null) => void): void {
-    if (!this.#closed) {
-      this.#closed = true;
-      const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
-      this.#connection?.close(reset);
-      this.#listener.closing(reset);
+    const destroy = this.#destroyBefore ?? SOCKET._destroy;
+    if (this.#closed) {
+      destroy.call(this.#socket, error, callback);
+      return;
     }
-    (this.#destroyBefore ?? SOCKET._destroy).call(this.#socket, error, callback);
+    this.#closed = true;
+    const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
+    this.#connection?.close(reset);
+    this.#listener.closing(reset);
+    destroy.call(this.#socket, error, (after) => {
+      // The program may connect it again, from now on.
+      this.#takeOff(null);
+      callback(after);
+    });
     const pending = this.#pending;
     this.#pending = null;
-    if (pending !== null)
-      process.nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
+    if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
     this.#listener.closed();
+    this.#connection = null;
+    this.#counters = this.#counters.slice(); // the memory is another connection's soon
   }
 
   // --- Out ---
@@ -530,6 +550,7 @@ export class Carrier {
       const state = socket._writableState;
       if (
         typeof encoding !== 'function' &&
+        SOCKET.write === ORIGINAL.write &&
         state.length === 0 &&
         state.corked === 0 &&
         !state.ending &&
@@ -593,7 +614,7 @@ export class Carrier {
     try {
       return connection.out.write(bytes, from);
     } catch (error) {
-      process.nextTick(() => this.#listener.failed(error as Error));
+      nextTick(() => this.#listener.failed(error as Error));
       return 0;
     }
   }
@@ -642,7 +663,7 @@ export class Carrier {
   /** We look between ticks: the callbacks of writes before this one may stand in their queue. */
   #answerLater(answer: () => void): void {
     this.#answer = answer;
-    process.nextTick(() => this.#answerNow());
+    nextTick(() => this.#answerNow());
   }
 
   #answerNow(): void {
@@ -711,7 +732,7 @@ export class Carrier {
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
     try {
-      this.#context.runInAsyncScope(this.#handOn);
+      (reusedIn(this.#handle) ?? this.#context).runInAsyncScope(this.#handOn);
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;
@@ -740,7 +761,7 @@ export class Carrier {
       left -= chunk.length;
       this.#socket._unrefTimer();
       // An idle socket in http.Agent's pool must not get any byte: the guard there destroys it.
-      if (this.#handle.onread !== this.#internals.onStreamRead) {
+      if (isGuardOfIdle(this.#handle.onread)) {
         this.#socketDestroy();
         return;
       }
@@ -749,6 +770,8 @@ export class Carrier {
         this.#wants = false;
         this.#handle.reading = false;
       }
+      // The listener of the next chunk may be set in a tick after this one.
+      if (this.#sink === null && this.#onread === null) break;
     }
     if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants && !this.isHolding) this.#showEnd();
   };
@@ -774,6 +797,7 @@ export class Carrier {
       state.awaitDrainWriters === null &&
       !state.sync &&
       !state.ended &&
+      SOCKET.push === ORIGINAL.push &&
       socket.listenerCount('data') > 0
     ) {
       state.dataEmitted = true;
@@ -860,13 +884,19 @@ export function watchEnd(socket: Socket, ended: () => void): void {
   const before = internal._destroy;
   const own = Object.hasOwn(internal, '_destroy');
   let told = false;
-  internal._destroy = function (error, callback) {
+  const watching: SocketInternals['_destroy'] = (error, callback) => {
     if (!told) {
       told = true;
       queueMicrotask(ended);
     }
-    (own ? before : SOCKET._destroy).call(this, error, callback);
+    const destroy = own ? before : (Object.getPrototypeOf(internal) as SocketInternals)._destroy;
+    destroy.call(internal, error, callback);
+    if (internal._destroy !== watching) return;
+    if (own) internal._destroy = before;
+    else Reflect.deleteProperty(internal, '_destroy');
   };
+  watchers.add(watching);
+  internal._destroy = watching;
 }
 
 function isBytes(chunk: unknown): chunk is Uint8Array {

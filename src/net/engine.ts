@@ -140,12 +140,10 @@ export class Engine implements Passing {
     this.#known.set(socket, known);
     if (row === null) return;
     this.#publish(socket, known);
-    watchEnd(socket, () => this.#forget(socket));
+    watchEnd(socket, () => this.#end(known));
   }
 
-  #forget(socket: Socket): void {
-    const known = this.#known.get(socket);
-    if (known === undefined) return;
+  #end(known: Known): void {
     known.row?.free();
     known.row = null;
     if (known.mover !== null) this.#movers.delete(known.mover);
@@ -169,6 +167,13 @@ export class Engine implements Passing {
     if (carrier) carrier.counters = row.counters;
     const info = describeSocket(socket, mover, id, reason);
     row.write(rowText(info));
+  }
+
+  /** It is being connected anew. */
+  forget(socket: Socket): void {
+    const known = this.#known.get(socket);
+    if (known !== undefined) this.#end(known);
+    this.#known.delete(socket);
   }
 
   knows(socket: Socket): boolean {
@@ -223,8 +228,9 @@ export class Engine implements Passing {
     const { _handle: handle } = internalsOf(socket);
     if (handle === null) return;
     const { close } = handle;
+    const known = this.#known.get(socket);
     handle.close = (closed) => {
-      this.#forget(socket);
+      if (known !== undefined) this.#end(known);
       close.call(handle, closed);
     };
   }

@@ -18,20 +18,23 @@ const REF_CHECK_MS = 100;
 /**
  * To be called before the socket is connected.
  * @param isWanted asked when it is
+ * @returns what gives it up, when the socket has ended and is being connected anew
  */
-export function holdClient(socket: Socket, isWanted: () => boolean, detour: Detour): void {
+export function holdClient(socket: Socket, isWanted: () => boolean, detour: Detour): () => void {
   const emitter = socket as unknown as { emit: Emit; connecting: boolean };
   const before = Object.hasOwn(socket, 'emit') ? emitter.emit : null;
   const emit = emitter.emit;
+  let isOver = false;
   const restore = () => {
+    isOver = true;
     if (emitter.emit !== held) return;
     if (before === null) Reflect.deleteProperty(emitter, 'emit');
     else emitter.emit = before;
   };
   let isHeld = false;
   const held: Emit = function (this: Socket, event, ...args) {
-    if (event === 'ready' && isHeld) return false;
-    if (event !== 'connect' || isHeld) return Reflect.apply(emit, this, [event, ...args]);
+    if (event === 'ready' && isHeld && !isOver) return false;
+    if (event !== 'connect' || isHeld || isOver) return Reflect.apply(emit, this, [event, ...args]);
     if (!isWanted()) {
       restore();
       return Reflect.apply(emit, this, [event, ...args]);
@@ -42,6 +45,7 @@ export function holdClient(socket: Socket, isWanted: () => boolean, detour: Deto
     void socket.remoteAddress; // kept, and not to be asked for while it is connecting
     emitter.connecting = true; // writes wait, as they did
     hold(socket, detour, (error) => {
+      if (isOver) return;
       heldSockets.delete(socket);
       isHeld = false;
       restore();
@@ -60,6 +64,7 @@ export function holdClient(socket: Socket, isWanted: () => boolean, detour: Deto
     return false;
   };
   emitter.emit = held;
+  return restore;
 }
 
 /** From now on, for all servers. @param isWanted asked at each connection */

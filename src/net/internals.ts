@@ -4,8 +4,10 @@
  * How a socket is moved: the TCP handle stays; methods of the socket (`_writeGeneric`, `_final`, `_destroy`, `destroy`, `push`) and
  * of its handle (`readStart`, `readStop`, the counters) are overridden on the instance. Any surprise means: stay on TCP.
  */
+import { AsyncResource } from 'node:async_hooks';
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { Readable, Writable } from 'node:stream';
 
 /** Bun and Deno speak of themselves as Node.js, too; their node:net is another one. */
 export const IS_NODE = !('bun' in process.versions || 'deno' in process.versions);
@@ -61,7 +63,13 @@ export interface TcpHandle {
   readStart(): number;
   readStop(): number;
   close(closed?: () => void): void;
+  /** What happens on it belongs to the caller's async context from then on. */
+  asyncReset(resource: object): void;
+  [REUSED]?: AsyncResource;
 }
+
+/** Of a handle that http.Agent gave to another request: the context of that. */
+const REUSED = Symbol.for('isthmus.reused');
 
 export type InternalSocket = Socket &
   SocketInternals & {
@@ -83,6 +91,52 @@ export function internalsOf(socket: Socket): InternalSocket {
 }
 
 export const SOCKET = Socket.prototype as unknown as SocketInternals;
+
+/** What net.Socket inherits, whatever was put over its prototype before we were loaded. */
+export const ORIGINAL = { write: Writable.prototype.write, push: Readable.prototype.push };
+
+/** Methods that a moved socket does not call any more, or not each time, or calls as they are in net.Socket.prototype. */
+const PASSED_OVER = [
+  'push',
+  'write',
+  'destroy',
+  '_destroy',
+  '_final',
+  '_read',
+  '_write',
+  '_writev',
+  '_writeGeneric',
+] as const;
+
+/**
+ * Whether a socket has one of these methods of its own, or of a class of the program's. What is put over the prototype of all sockets is
+ * called as before.
+ * @param ours whether this is our own method of that name
+ */
+export function hasOwnWays(socket: Socket, ours: (name: string, method: unknown) => boolean): boolean {
+  return PASSED_OVER.some((name) => {
+    const method: unknown = Reflect.get(socket, name);
+    return method !== Reflect.get(SOCKET, name) && !ours(name, method);
+  });
+}
+
+/** From now on it is known of all handles of TCP. Once, for the prototype: it costs those nothing that are never used again. */
+export function watchReuse(handle: TcpHandle | null): void {
+  if (handle?.constructor.name !== 'TCP') return;
+  const prototype = Object.getPrototypeOf(handle) as TcpHandle;
+  const { asyncReset } = prototype;
+  if (Object.hasOwn(prototype, 'asyncReset') || typeof asyncReset !== 'function') return;
+  const value = function (this: TcpHandle, resource: object): void {
+    asyncReset.call(this, resource);
+    this[REUSED] = new AsyncResource('ISTHMUS');
+  };
+  Object.defineProperty(prototype, 'asyncReset', { configurable: true, writable: true, value });
+}
+
+/** The async context in which it is used again; null: it is not. */
+export function reusedIn(handle: TcpHandle): AsyncResource | null {
+  return handle[REUSED] ?? null;
+}
 
 /** Gives the stream bytes again that were taken from the ring for somebody else: they come behind what it holds already. */
 export function putBack(socket: Socket, bytes: Buffer): void {
@@ -149,7 +203,7 @@ export interface OnreadSymbols {
 }
 
 export interface Internals {
-  /** net's own read callback of handles; http.Agent puts another one in its place while a socket idles in its pool. */
+  /** net's own read callback of handles. */
   readonly onStreamRead: unknown;
   readonly symbols: OnreadSymbols;
 }
@@ -213,6 +267,18 @@ function findOnStreamRead(): unknown {
   const socket = internalsOf(new Socket(options as ConstructorParameters<typeof Socket>[0]));
   return socket._handle?.onread;
 }
+
+/** http.Agent puts it in the place of onStreamRead while a socket idles in its pool: whatever comes ends the socket (Node.js 22 on). */
+export function isGuardOfIdle(onread: unknown): boolean {
+  return typeof onread === 'function' && onread.name === 'freeSocketOnReadGuard';
+}
+
+/** Whether a program reads the handle itself. */
+export function isReadByProgram({ onread }: TcpHandle): boolean {
+  onStreamRead ??= findOnStreamRead();
+  return onread !== onStreamRead && !isGuardOfIdle(onread);
+}
+let onStreamRead: unknown;
 
 /** An error as net makes it when a connection does not come about. */
 export function connectError(

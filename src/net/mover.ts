@@ -2,15 +2,17 @@
  * One connection on its way to shared memory and back: from the first look at the socket to its end. What has to be asked of others
  * (the fabric, the other end) goes through Ground; what happens to bytes is the Carrier's and the Connection's.
  */
+
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
+import { now, setImmediate } from '../os/event-loop.ts';
 import { type Connection, type ConnectionParts, giveBack, openConnection } from '../smc/connection.ts';
 import type { LinkGroup } from '../smc/link-group.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { Carrier, type CarrierListener } from './carrier.ts';
 import { type Internals, putBack } from './internals.ts';
-import { refuseTransfer } from './passing.ts';
+import { allowTransfer, refuseTransfer } from './passing.ts';
 import { isConsumed, unconsume, whyNot } from './refusals.ts';
 
 const debug = debuglog('isthmus');
@@ -64,6 +66,8 @@ export class Mover {
   readonly #internals: Internals;
   readonly #context: AsyncResource;
   #carrier: Carrier | null = null;
+  /** The one it had when it was closed. */
+  #ended: Connection | null = null;
   #state: MoverState = 'WATCHING';
   #reason: Reason = REASONS.NOBYTE;
   #group: LinkGroup | null = null;
@@ -93,7 +97,7 @@ export class Mover {
     return this.#carrier;
   }
   get connection(): Connection | null {
-    return this.#carrier?.connection ?? null;
+    return this.#carrier?.connection ?? this.#ended;
   }
   get group(): LinkGroup | null {
     return this.#group;
@@ -234,7 +238,7 @@ export class Mover {
   }
 
   #whyNotNow(carrier: Carrier): Reason | null {
-    const why = whyNot(this.socket);
+    const why = whyNot(this.socket, carrier.overrides);
     if (why !== null) return why;
     if (!isConsumed(this.socket)) return carrier.hasForeignBytes ? REASONS.NATIVE : null;
     // The http server's parser has taken the handle since.
@@ -399,12 +403,12 @@ export class Mover {
     this.#wantsTcp = true;
     this.#bringBack();
     const chunks: Buffer[] = [];
-    for (const end = performance.now() + timeoutMs; ; this.#ground.letPeerRun(this)) {
+    for (const end = now() + timeoutMs; ; this.#ground.letPeerRun(this)) {
       carrier.look();
       if (this.#state !== 'CONNECTED') return null;
       chunks.push(carrier.drain());
       if (carrier.leavesRestToTcp) break;
-      if (performance.now() > end) {
+      if (now() > end) {
         carrier.isHolding = false;
         putBack(this.socket, Buffer.concat(chunks));
         return null;
@@ -439,6 +443,8 @@ export class Mover {
       this.#group?.connections.delete(connection);
       connection.release();
     }
+    this.#ended = connection;
+    allowTransfer(this.socket);
     if (this.#state === 'ANNOUNCED') this.#ground.withdraw(this);
     if (this.#state !== 'CONNECTED' && this.#state !== 'STAYS') this.#reason = REASONS.ENDED;
     this.#state = 'ENDED';

@@ -2,6 +2,7 @@
  * A partition: what one event loop shares among its connections. Its place in the fabric, its devices, its link groups, and the
  * way from an announcement to a handshake. Made when the first connection could move; knows the system (os/) from then on.
  */
+
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';
@@ -18,6 +19,7 @@ import {
 import { connectionKey, endOf } from '../fabric/match.ts';
 import type { MessageByName } from '../fabric/protocol.ts';
 import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
+import { nextTick, setImmediate } from '../os/event-loop.ts';
 import {
   closeFd,
   localName,
@@ -641,7 +643,7 @@ export class Partition implements Ground, Client {
       dmb.clientData.look();
     } catch (error) {
       // Of a listener of the program, whose uncaught exception it is; other connections have their signals all the same.
-      process.nextTick(() => {
+      nextTick(() => {
         throw error;
       });
     }

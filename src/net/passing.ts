@@ -135,6 +135,11 @@ export function refuseTransfer(socket: Socket): void {
   Object.defineProperty(socket, TRANSFER, { configurable: true, value });
 }
 
+/** Once it is closed. */
+export function allowTransfer(socket: Socket): void {
+  if (TRANSFER !== undefined) Reflect.deleteProperty(socket, TRANSFER);
+}
+
 /** In a child: gives a socket the bytes that came along, before the program sees it. */
 function receiveUnread(): void {
   const emit = process.emit as (event: string | symbol, ...args: unknown[]) => boolean;

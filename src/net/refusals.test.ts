@@ -78,6 +78,30 @@ test('TLS, and what lies below it at the server', async (t) => {
   encrypted.destroy();
 });
 
+test('methods of the program, on the socket or of its class; not those of all sockets', async (t) => {
+  const { client, served } = await ends(t, plain());
+  for (const name of ['push', 'write', 'destroy', '_destroy', '_final', '_write', '_writev'] as const) {
+    const own = Reflect.get(client, name) as (...args: unknown[]) => unknown;
+    Reflect.set(client, name, (...args: unknown[]) => Reflect.apply(own, client, args));
+    assert.equal(whyNot(client)?.name, 'OVERRIDDEN', name);
+    Reflect.set(client, name, own);
+    assert.equal(whyNot(client), null, name);
+  }
+  const before = Socket.prototype.write;
+  Socket.prototype.write = function (this: Socket, ...args: unknown[]) {
+    return Reflect.apply(before, this, args) as boolean;
+  };
+  t.after(() => Reflect.deleteProperty(Socket.prototype, 'write'));
+  assert.equal(whyNot(served), null);
+  class Own extends Socket {
+    override destroy(error?: Error): this {
+      return super.destroy(error);
+    }
+  }
+  Object.setPrototypeOf(served, Own.prototype);
+  assert.equal(whyNot(served)?.name, 'OVERRIDDEN');
+});
+
 test('HTTP/2 has it', async (t) => {
   const server = createHttp2Server();
   const sessions = once(server, 'session');

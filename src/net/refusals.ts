@@ -2,7 +2,7 @@
 import type { Server, Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { sinkOf } from './below-tls.ts';
-import { internalsOf, SOCKET } from './internals.ts';
+import { hasOwnWays, internalsOf, isReadByProgram, SOCKET, type SocketInternals } from './internals.ts';
 
 /** Raw sockets whose handle a TLSSocket has; TLS leaves no sign on them. Filled by wrapping.ts. */
 export const underTls = new WeakSet<Socket>();
@@ -13,8 +13,19 @@ export const givenAway = new WeakSet<Socket>();
 /** Sockets that are connected, which their program has not been told of. Filled by holding.ts. */
 export const heldSockets = new WeakSet<Socket>();
 
-/** Why this socket cannot be moved now; null if nothing speaks against it. */
-export function whyNot(socket: Socket): Reason | null {
+/** It is being connected anew. */
+export function forgetRefusals(socket: Socket): void {
+  for (const refused of [underTls, givenAway, heldSockets]) refused.delete(socket);
+}
+
+/** Methods by which the end of a socket is watched. Filled by carrier.ts. */
+export const watchers = new WeakSet<object>();
+
+/**
+ * Why this socket cannot be moved now; null if nothing speaks against it.
+ * @param methods that a carrier has put on it
+ */
+export function whyNot(socket: Socket, methods: Partial<SocketInternals> | null = null): Reason | null {
   const { _handle: handle, encrypted } = internalsOf(socket);
   if (socket.destroyed || handle === null || handle === undefined) return REASONS.ENDED;
   if (encrypted || handle.constructor.name === 'TLSWrap' || underTls.has(socket) || isServedByTls(socket))
@@ -28,6 +39,11 @@ export function whyNot(socket: Socket): Reason | null {
   }
   // A session that found it so reads and writes the stream.
   if (handle.isStreamBase !== false && hasHttp2Session(socket)) return REASONS.HTTP2;
+  const isOurs = (name: string, method: unknown) =>
+    (methods !== null && Reflect.get(methods, name) === method) ||
+    (name === 'push' && method === sinkOf(socket)) ||
+    (name === '_destroy' && watchers.has(method as object));
+  if (isReadByProgram(handle) || hasOwnWays(socket, isOurs)) return REASONS.OVERRIDDEN;
   return null;
 }
 

@@ -8,14 +8,15 @@ import { type Server, Socket } from 'node:net';
 import { IsthmusError } from '../ism/errors.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
+import { forgetSink } from './below-tls.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
-import { hasOnread, IS_NODE } from './internals.ts';
+import { hasOnread, IS_NODE, internalsOf, watchReuse } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { type Policy, readPolicy } from './policy.ts';
-import { whyNot } from './refusals.ts';
+import { forgetRefusals, givenAway, whyNot } from './refusals.ts';
 import { watchWorkers } from './workers.ts';
 import { guardTls, leadClient, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
@@ -40,6 +41,8 @@ export class Runtime {
   #loading: Promise<Engine | null> | null = null;
   /** Why the engine could not be loaded, if so. */
   #unloaded: Reason | null = null;
+  /** What takes back what was put on a client until it is connected. */
+  readonly #undo = new WeakMap<Socket, () => void>();
   #watching = false;
   #guarded = false;
 
@@ -57,29 +60,39 @@ export class Runtime {
     if (this.#watching || !(isWanted || this.policy.inBand !== null || isInBand)) return;
     this.#watching = true;
     if (this.policy.inBand !== null) this.#holdServers();
-    const born = (socket: Socket, role: Role) => this.#born(socket, role);
-    // Not the channel net.client.socket: on Node.js 20 it says nothing of `new Socket().connect()`.
+    subscribe('net.server.socket', (message) => this.#born((message as { socket: Socket }).socket, 'server'));
+    if (IS_NODE) prepareConnections(this.#wrapping);
+    watchWorkers();
+    this.#guard();
+  }
+
+  /** Not the channel net.client.socket: on Node.js 20 it says nothing of `new Socket().connect()`. */
+  #patchConnect(): void {
     const connect = Socket.prototype.connect;
-    const enterClient = (socket: Socket, args: unknown[]) => this.#enterClient(socket, args);
-    const wrapping = this.#wrapping;
+    const connecting = (socket: Socket, args: unknown[]) => this.#connecting(socket, args);
+    const begun = (socket: Socket, args: unknown[]) => this.#begun(socket, args);
     const patched = function (this: Socket, ...args: unknown[]): Socket {
-      enterClient(this, args);
-      const isTls = (this as { encrypted?: boolean }).encrypted === true;
-      if (isTls && IS_NODE) watchTlsClient(this, wrapping);
+      connecting(this, args);
       const result = Reflect.apply(connect, this, args) as Socket;
-      if (!isTls) {
-        if (IS_NODE) leadClient(this, args, wrapping);
-        born(this, 'client');
-      }
+      begun(this, args);
       return result;
     };
     Object.defineProperty(patched, 'name', { value: connect.name });
     Object.defineProperty(patched, 'length', { value: connect.length });
     Socket.prototype.connect = patched as typeof connect;
-    subscribe('net.server.socket', (message) => born((message as { socket: Socket }).socket, 'server'));
-    if (IS_NODE) prepareConnections(this.#wrapping);
-    watchWorkers();
-    this.#guard();
+  }
+
+  #connecting(socket: Socket, args: unknown[]): void {
+    if (isOver(socket)) this.#forget(socket);
+    if (!this.#watching) return;
+    this.#enterClient(socket, args);
+    if (isTls(socket) && IS_NODE) watchTlsClient(socket, this.#wrapping);
+  }
+
+  #begun(socket: Socket, args: unknown[]): void {
+    if (!this.#watching || isTls(socket)) return;
+    if (IS_NODE) leadClient(socket, args, this.#wrapping);
+    this.#born(socket, 'client');
   }
 
   /** How TLS and HTTP/2 are put on sockets. */
@@ -98,6 +111,7 @@ export class Runtime {
   #guard(): void {
     if (this.#guarded) return;
     this.#guarded = true;
+    this.#patchConnect();
     guardPassing(
       () => this.#engine,
       () => this.#sockets(),
@@ -119,10 +133,35 @@ export class Runtime {
 
   #born(socket: Socket, role: Role): void {
     if (this.policy.mode === 'off') return;
+    if (role === 'client') watchReuse(internalsOf(socket)._handle);
     const one: Newborn = { socket, role, context: this.contextOf(role) };
     if (this.policy.mode !== 'eager') this.#nursery.add(one);
-    else if (socket.connecting) socket.prependOnceListener('connect', () => this.#consider(one));
+    else if (socket.connecting) this.#considerConnected(one);
     else this.#consider(one);
+  }
+
+  #considerConnected(one: Newborn): void {
+    const consider = () => this.#consider(one);
+    one.socket.prependOnceListener('connect', consider);
+    this.#toUndo(one.socket, () => one.socket.off('connect', consider));
+  }
+
+  #toUndo(socket: Socket, undo: () => void): void {
+    const before = this.#undo.get(socket);
+    this.#undo.set(socket, () => {
+      before?.();
+      undo();
+    });
+  }
+
+  /** What is known of a socket that has ended is not true of the connection that it will be next. */
+  #forget(socket: Socket): void {
+    this.#undo.get(socket)?.();
+    this.#nursery.forget(socket);
+    for (const set of [this.#undo, this.#remote, this.#inBandClients, this.#entered]) set.delete(socket);
+    forgetRefusals(socket);
+    forgetSink(socket);
+    this.#engine?.forget(socket);
   }
 
   /** Where listeners of a socket that is born now belong, as on TCP: a client's in the context of `connect`, a server's in none. */
@@ -143,7 +182,7 @@ export class Runtime {
     this.#grown.add(socket);
     this.#withEngine((engine) => {
       this.#grown.delete(socket);
-      if (!socket.destroyed) engine.start(socket, role, context);
+      if (!socket.destroyed && !socket.connecting) engine.start(socket, role, context);
     });
   }
 
@@ -173,7 +212,8 @@ export class Runtime {
     const isWanted = () =>
       socket.remoteAddress !== undefined &&
       (isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true);
-    holdClient(socket, isWanted, this.#detour('client', this.contextOf('client')));
+    const restore = holdClient(socket, isWanted, this.#detour('client', this.contextOf('client')));
+    this.#toUndo(socket, restore);
   }
 
   #detour(role: Role, context: AsyncResource): Detour {
@@ -252,6 +292,15 @@ export class Runtime {
     if (this.policy.mode === 'off') return REASONS.OFF;
     return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
   }
+}
+
+function isTls(socket: Socket): boolean {
+  return (socket as { encrypted?: boolean }).encrypted === true;
+}
+
+/** Whether this is no connection any more: closed, or another process has it. */
+function isOver(socket: Socket): boolean {
+  return socket.destroyed || (givenAway.has(socket) && internalsOf(socket)._handle === null);
 }
 
 /** The option of that name, of whomever's `connect`: Node.js hands its options on in an array. */

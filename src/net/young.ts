@@ -42,6 +42,10 @@ export class Nursery {
     for (const { one } of this.#young) yield one.socket;
   }
 
+  forget(socket: Socket): void {
+    this.#young = this.#young.filter(({ one }) => one.socket !== socket);
+  }
+
   #sweep(): void {
     this.#timer = undefined;
     const grown: Newborn[] = [];

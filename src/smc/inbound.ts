@@ -224,7 +224,8 @@ export class Inbound implements InboundHalf {
   }
 
   #takeFromRing(length: number): Buffer {
-    const bytes = Buffer.allocUnsafe(length);
+    // Memory of its own, as what comes from TCP has it: programs take `chunk.buffer`, and post it to threads.
+    const bytes = Buffer.allocUnsafeSlow(length);
     const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
     const from = HEAD_BYTES + this.#offset;
     this.#dmb.bytes.copy(bytes, 0, from, from + untilEnd);

@@ -124,6 +124,7 @@ const ROWS = {
     'this runtime is not Node.js',
     'Bun and Deno have a node:net of their own: run the program with Node.js',
   ],
+  OVERRIDDEN: [0x4953001e, 'the program has put its own methods on it, which would be passed over', ''],
   PAIRLOST: [0x49530020, 'the other partition has gone', ''],
   TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
   PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],

@@ -95,7 +95,7 @@ for (const [how, skip] of RUNS) {
       boolean,
       string,
     ];
-    assert.ok(preloaded && options.startsWith(`${before} --require=/`), options);
+    assert.ok(preloaded && options.startsWith(`${before} --require=`), options);
     // Once more inside of itself.
     const again = [NODE, clis[how] ?? '', 'run', NODE, '-p', 'process.env.NODE_OPTIONS'];
     assert.equal(await said(again, { NODE_OPTIONS: before }), `${options}\n`);

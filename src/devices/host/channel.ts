@@ -1,4 +1,5 @@
 /** The pair channel: records in, records out; gathers what is said in one turn into one packet, and waits when the queue is full. */
+import { queueMicrotask } from '../../os/event-loop.ts';
 import { closeFd, closeFdAside, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
 import { decodePairPacket, encodePairMessage, type PairMessage, takesDescriptor } from './messages.ts';
 

@@ -3,6 +3,7 @@
  *
  * The fabric introduces pairs (`addPair`); everything else is between the two. One device belongs to one incarnation of the fabric.
  */
+
 import {
   type Chid,
   type Client,
@@ -20,6 +21,7 @@ import {
   type RemoteDmb,
   type Token,
 } from '../../ism/index.ts';
+import { setImmediate } from '../../os/event-loop.ts';
 import { LARGEST_SLOT_BYTES } from './memory.ts';
 import { type Introduction, Pair, SIGNAL_CAPACITY } from './pair.ts';
 import { Polling } from './polling.ts';

@@ -4,6 +4,7 @@
  *
  * The pair comes up when both have said OPEN. It ends when either closes, dies or breaks the protocol: the pipe's hang-up tells.
  */
+
 import { fstatSync } from 'node:fs';
 import {
   ALLOWED_CPUS,
@@ -21,6 +22,7 @@ import {
   storeInOrder,
   type Token,
 } from '../../ism/index.ts';
+import { queueMicrotask } from '../../os/event-loop.ts';
 import {
   accessMode,
   closeFd,

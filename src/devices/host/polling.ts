@@ -6,6 +6,7 @@
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look; and with less than two
  * CPUs' worth of time we sleep at once, since spinning would take the time from the peer.
  */
+import { now as clock, nextTick, setImmediate } from '../../os/event-loop.ts';
 import { allowedCpus, cgroupCpus, currentCpu, yieldCpu } from '../../os/index.ts';
 
 export interface PolledPair {
@@ -87,7 +88,7 @@ export class Polling {
     const watch = this.#watches.get(pair);
     if (watch === undefined || this.#active.has(pair)) return;
     this.counters.wakeUps++;
-    const now = performance.now();
+    const now = clock();
     // Waiting a little longer would have paid.
     if (now - watch.lastFound < this.#maxBudgetMs) watch.budgetMs = this.#maxBudgetMs;
     watch.lastFound = now;
@@ -136,7 +137,7 @@ export class Polling {
   /** One turn of the event loop: a look at every active pair, and more of them between this turn and the next. */
   readonly #turn = (): void => {
     this.#scheduled = false;
-    const now = performance.now();
+    const now = clock();
     if (now - this.#placedAt > PLACE_MS) this.#place(now);
     let spins = false;
     for (const pair of this.#active) {
@@ -171,7 +172,7 @@ export class Polling {
       for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
         if (!pair.hasWork) continue;
         this.#lookAt(pair);
-        process.nextTick(this.#afterTicks, this.#hop);
+        nextTick(this.#afterTicks, this.#hop);
         return;
       }
     }
@@ -186,9 +187,9 @@ export class Polling {
   /** The peer runs on our CPU, if at all: it is its turn. */
   readonly #yield = (): void => {
     if (--this.#hopsLeft < 0) return;
-    const before = performance.now();
+    const before = clock();
     yieldCpu();
-    const after = performance.now();
+    const after = clock();
     this.counters.yields++;
     if (after - before > CROWDED_MS) this.#crowdedUntil = after + CROWDED_FOR_MS;
     let found = false;
@@ -197,7 +198,7 @@ export class Polling {
       found = true;
       this.#lookAt(pair);
     }
-    if (found) process.nextTick(this.#afterTicks, this.#yield);
+    if (found) nextTick(this.#afterTicks, this.#yield);
     else void RESOLVED.then(this.#yield);
   };
 

@@ -4,6 +4,7 @@
  * Where it differs from Linux: a DMB can be written by the peer it was registered for and by nobody else (dibs takes any holder
  * of the token), and a signal reaches the client from the event loop, not inside the sender's call.
  */
+
 import {
   CHID_LOOPBACK,
   type Client,
@@ -24,6 +25,7 @@ import {
   randomToken,
   type Token,
 } from '../../ism/index.ts';
+import { setImmediate } from '../../os/event-loop.ts';
 
 const MAX_DMBS = 5000;
 const MAX_DMB_BYTES = 1 << 20;

@@ -1,5 +1,6 @@
 /** How a connection ends, and what is seen of it at either end. */
-import type { NetConnectOpts } from 'node:net';
+import { once } from 'node:events';
+import { createServer, type NetConnectOpts } from 'node:net';
 import { count, outcome, pattern, type SocketScenario, wait } from './scene.ts';
 
 const HALF_OPEN = { connect: { allowHalfOpen: true }, listen: { allowHalfOpen: true } } as const;
@@ -271,4 +272,36 @@ export const closing = {
     await scene.quiet();
     return results;
   },
+  'a client that has closed connects again': async (scene) => {
+    const { client, server } = await scene.pair();
+    server.resume();
+    client.resume();
+    client.write('first');
+    await scene.quiet();
+    const got = scene.log();
+    client.on('data', (chunk) => got.add(`data ${chunk}`));
+    for (const event of ['end', 'close', 'error']) client.on(event, () => got.add(event));
+    const listener = createServer((socket) => {
+      socket.on('data', (chunk) => socket.write(chunk)).on('error', () => {});
+    });
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    scene.atEnd(() => listener.close());
+    const { port } = listener.address() as { port: number };
+    client.end();
+    for (const again of ['second', 'third', 'fourth']) {
+      if (again === 'third')
+        client.destroy(); // and connects in the same tick
+      else await scene.quiet();
+      got.add(`closed ${client.destroyed}`);
+      client.connect(port, '127.0.0.1');
+      await once(client, 'connect');
+      client.write(again);
+      await scene.quiet();
+      got.add(`${client.bytesRead} ${client.bytesWritten}`);
+      if (again === 'third') client.end('.');
+    }
+    return { got: got.lines, own: OVERRIDABLE.filter((name) => Object.hasOwn(client, name)) };
+  },
 } satisfies Record<string, SocketScenario>;
+
+const OVERRIDABLE = ['write', 'push', 'destroy', '_destroy', '_final', '_writeGeneric', 'emit'];

@@ -1,5 +1,6 @@
 /** Around the listeners: in which async context they run, and what becomes of what they throw. */
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { Agent, createServer, request } from 'node:http';
 import type { Socket } from 'node:net';
 import { count, type SocketScenario } from './scene.ts';
 
@@ -43,6 +44,28 @@ export const contexts = {
     storage.run('ender', () => client.end());
     await scene.quiet();
     return seen();
+  },
+  'listeners of a client that http.Agent uses again run in the context of each request': async (scene) => {
+    const storage = new AsyncLocalStorage<string>();
+    const { client, server } = await storage.run('connect', () => scene.pair());
+    const seen: string[] = [];
+    const see = (what: string) => seen.push(`${what}: ${storage.getStore() ?? 'none'}`);
+    client.on('data', () => see('data')).on('error', () => see('error'));
+    const web = createServer((asked, response) =>
+      asked.url === '/end' ? server.resetAndDestroy() : response.end('x'),
+    );
+    web.emit('connection', server);
+    const agent = Object.assign(new Agent({ keepAlive: true, maxSockets: 1 }), { createConnection: () => client });
+    for (const path of ['/first', '/second', '/third', '/end']) {
+      await storage.run(path, async () => {
+        const asked = request({ agent, host: 'there', path });
+        asked.on('response', (response) => response.resume()).on('error', () => see('error of a request'));
+        asked.end();
+      });
+      await scene.quiet();
+    }
+    agent.destroy();
+    return seen;
   },
   'callbacks of writes run in the context of the write': async (scene) => {
     const storage = new AsyncLocalStorage<string>();
