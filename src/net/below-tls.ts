@@ -6,7 +6,9 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { setImmediate } from '../os/event-loop.ts';
+import { Feeder } from './feeder.ts';
 import { type InternalSocket, internalsOf, type TcpHandle } from './internals.ts';
+import { Records, TLS_RECORD } from './records.ts';
 import type { JsStream, StreamRequest, TlsInternals } from './tls-internals.ts';
 
 /** Takes a chunk, or null for the end of the stream; false: no more for now. */
@@ -33,8 +35,11 @@ const FORWARDED = ['getpeername', 'getsockname', 'ref', 'unref', 'hasRef', 'setN
 export class BelowTls {
   readonly stream: JsStream;
   readonly #handle: TcpHandle;
+  readonly #feeder: Feeder;
   #socket: InternalSocket | null = null;
   #closed = false;
+  /** C++ wants to be fed. */
+  #wants = false;
   /** TLS has said its last: C++ does not mind any more whether it can be written. */
   isShutDown = false;
 
@@ -49,6 +54,12 @@ export class BelowTls {
       isClosing: () => this.#closed,
       close: (closed?: () => void) => this.#close(closed),
     } satisfies Partial<JsStream>);
+    this.#feeder = new Feeder(new Records(TLS_RECORD), {
+      isOpen: () => !this.#closed,
+      feed: (record) => this.stream.readBuffer(record),
+      end: () => this.stream.emitEOF(),
+      drained: () => this.#wants && this.#read(true),
+    });
     for (const name of FORWARDED) {
       const method: unknown = Reflect.get(handle, name);
       if (typeof method === 'function')
@@ -67,15 +78,11 @@ export class BelowTls {
     divert(this.#take);
   }
 
-  readonly #take: Sink = (chunk) => {
-    if (this.#closed) return false; // nobody in C++ is there to take it
-    if (chunk === null) this.stream.emitEOF();
-    else this.stream.readBuffer(chunk);
-    return true;
-  };
+  readonly #take: Sink = (chunk) => this.#feeder.take(chunk);
 
   #read(on: boolean): number {
-    if (this.#closed || this.#handle.reading === on) return 0;
+    this.#wants = on;
+    if (this.#closed || this.#handle.reading === on || (on && this.#feeder.isBusy)) return 0;
     this.#handle.reading = on;
     return on ? this.#handle.readStart() : this.#handle.readStop();
   }

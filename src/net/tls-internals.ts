@@ -45,6 +45,8 @@ type WrapHandle = (this: InternalTlsSocket, wrap: Socket | null, handle: unknown
 export interface AroundStream {
   readonly stream: unknown;
   readonly _handle: JsStream | null;
+  readStart(this: AroundStream): number;
+  readStop(this: AroundStream): number;
   doWrite(this: AroundStream, request: StreamRequest, chunks: readonly Buffer[]): number;
 }
 
@@ -76,6 +78,9 @@ export function findTlsInternals(): TlsInternals | string {
   if (aroundStream?.constructor.name !== 'JSStreamSocket') return 'the class JSStreamSocket was not found';
   if (typeof aroundStream.doWrite !== 'function' || aroundStream.doWrite.length !== 2)
     return 'JSStreamSocket.prototype.doWrite has changed';
+  for (const name of ['readStart', 'readStop'] as const)
+    if (typeof aroundStream[name] !== 'function' || aroundStream[name].length !== 0)
+      return `JSStreamSocket.prototype.${name} has changed`;
   for (const name of TO_CALL)
     if (typeof Reflect.get(JsStream.prototype, name) !== 'function') return `JSStream.prototype.${name} was not found`;
   return {

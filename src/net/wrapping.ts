@@ -8,7 +8,9 @@
 import { Server, Socket } from 'node:net';
 import { canBeLocal, willBeLocal } from './addresses.ts';
 import { BelowTls, type Sink, socketAround, writeTo } from './below-tls.ts';
+import { Feeder } from './feeder.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
+import { HTTP2_FRAME, HTTP2_PREFACE_BYTES, Records } from './records.ts';
 import { isTlsServer, underTls } from './refusals.ts';
 import {
   type AroundStream,
@@ -74,6 +76,7 @@ function guard(wrapping: Wrapping): TlsInternals | string {
     return original.call(this, null, over.stream, third);
   };
   askBelow(internals.aroundStream);
+  readByFrames(internals.aroundStream);
   writeAtOnce(internals.aroundStream);
   return internals;
 }
@@ -91,6 +94,42 @@ function askBelow(aroundStream: object): void {
       const answer: unknown = Reflect.apply(Reflect.get(stream, name), stream, args);
       return answer === stream ? this : answer;
     });
+  }
+}
+
+/** Which of these streams C++ reads. */
+const reading = new WeakMap<AroundStream, Feeder>();
+const isRead = new WeakSet<AroundStream>();
+
+/** Frame by frame, see feeder.ts. */
+function readByFrames(aroundStream: AroundStream): void {
+  const { readStart, readStop } = aroundStream;
+  aroundStream.readStart = function () {
+    isRead.add(this);
+    if (isLedHttp2(this.stream)) feederOf(this, () => isRead.has(this) && readStart.call(this));
+    return reading.get(this)?.isBusy ? 0 : readStart.call(this);
+  };
+  aroundStream.readStop = function () {
+    isRead.delete(this);
+    return readStop.call(this);
+  };
+
+  function feederOf(around: AroundStream, drained: () => void): void {
+    const { _handle: handle, stream } = around;
+    if (reading.has(around) || handle === null) return;
+    const { readBuffer, emitEOF } = handle;
+    const isServer = internalsOf(stream as Socket).server != null;
+    const feeder = new Feeder(new Records(HTTP2_FRAME, isServer ? HTTP2_PREFACE_BYTES : 0), {
+      isOpen: () => around._handle === handle,
+      feed: (frame) => readBuffer.call(handle, frame),
+      end: () => emitEOF.call(handle),
+      drained,
+    });
+    reading.set(around, feeder);
+    handle.readBuffer = (chunk) => {
+      if (!feeder.take(chunk, (stream as Socket).readableLength > 0)) readStop.call(around);
+    };
+    handle.emitEOF = () => void feeder.take(null);
   }
 }
 

@@ -228,6 +228,18 @@ const S = {
     s.close();
     return [c.bytesRead, c.bytesWritten, srv.bytesRead, srv.bytesWritten];
   },
+  /** Whoever sets the next listener in the continuation of the event before misses nothing that comes in the same chunk. */
+  async oneEventAtATime() {
+    const s = await serve({}, (t) => t.end(Buffer.alloc(1_000_000, 'a')));
+    const c = tls.connect(opt(s));
+    const end = once(c, 'end').then(() => null);
+    const data = () => Promise.race([once(c, 'data'), end]);
+    let got = 0;
+    for (let event = await data(); event; event = await data()) got += event[0].length;
+    c.destroy();
+    s.close();
+    return got;
+  },
   async alpn() {
     const s = await serve({ ALPNProtocols: ['a', 'b'] }, (x) => x.end());
     const c = tls.connect(opt(s, { ALPNProtocols: ['b'] }));

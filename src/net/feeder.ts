@@ -1,0 +1,76 @@
+/**
+ * Bytes for something in C++ that gets them from JavaScript, record by record, each in a turn of the event loop of its own. Above a TCP
+ * handle ticks and microtasks of the program run after each event; between events of one call from JavaScript they do not, and a program
+ * that sets its next listener in one of them (`for (;;) await once(socket, 'data')`) would miss what comes in between.
+ */
+import { setImmediate } from '../os/event-loop.ts';
+import type { Records } from './records.ts';
+
+export interface Fed {
+  /** False: there is nobody to take anything any more. */
+  isOpen(): boolean;
+  feed(part: Buffer): void;
+  end(): void;
+  /** All was fed: more may come. */
+  drained(): unknown;
+}
+
+export class Feeder {
+  readonly #records: Records;
+  readonly #fed: Fed;
+  readonly #waiting: (Buffer | null)[] = [];
+
+  constructor(records: Records, fed: Fed) {
+    this.#records = records;
+    this.#fed = fed;
+  }
+
+  /** Something waits to be fed. */
+  get isBusy(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /**
+   * A chunk, or null for the end. False: no more before `drained` was called.
+   * @param moreIsAtHand the next one would come in this turn
+   */
+  take(chunk: Buffer | null, moreIsAtHand = false): boolean {
+    const parts = chunk === null ? [null] : this.#records.split(chunk);
+    const [first] = parts;
+    if (first === undefined || !this.#fed.isOpen()) return this.#fed.isOpen();
+    if (!this.isBusy) {
+      this.#give(first);
+      parts.shift();
+      if (parts.length > 0) setImmediate(this.#next);
+    }
+    this.#waiting.push(...parts);
+    if (!this.isBusy && moreIsAtHand) this.#drainedLater();
+    return !this.isBusy && !moreIsAtHand;
+  }
+
+  /** What was fed last has put something into ticks, which comes before the next chunk. */
+  #drainedLater(): void {
+    setImmediate(() => {
+      if (this.#fed.isOpen() && !this.isBusy) this.#fed.drained();
+    });
+  }
+
+  #give(part: Buffer | null): void {
+    if (part === null) this.#fed.end();
+    else this.#fed.feed(part);
+  }
+
+  readonly #next = (): void => {
+    const part = this.#waiting.shift();
+    if (part === undefined || !this.#fed.isOpen()) {
+      this.#waiting.length = 0;
+      return;
+    }
+    if (this.isBusy) setImmediate(this.#next);
+    try {
+      this.#give(part);
+    } finally {
+      if (!this.isBusy) this.#drainedLater();
+    }
+  };
+}
