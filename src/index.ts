@@ -5,6 +5,7 @@
  */
 import {
   type NetConnectOpts,
+  Socket as NetSocket,
   connect as netConnect,
   createServer as netCreateServer,
   type Server,
@@ -60,14 +61,27 @@ function wantsInBand(args: readonly unknown[]): boolean {
   const handshake = handshakeOf(args);
   if (handshake === undefined || handshake === 'fabric') return false;
   if (handshake === 'in-band') return true;
-  const error = new TypeError(`options.handshake is 'fabric' or 'in-band', not ${inspect(handshake)}`);
-  throw Object.assign(error, { code: 'ERR_INVALID_ARG_VALUE' });
+  throw invalid('VALUE', `options.handshake is 'fabric' or 'in-band', not ${inspect(handshake)}`);
+}
+
+function checkSocket(socket: unknown): void {
+  if (!(socket instanceof NetSocket))
+    throw invalid('TYPE', `socket is a net.Socket, not ${inspect(socket, { depth: 0 })}`);
+}
+
+function checkRole(role: unknown): void {
+  if (role !== 'client' && role !== 'server')
+    throw invalid('VALUE', `role is 'client' or 'server', not ${inspect(role)}`);
+}
+
+function invalid(what: 'TYPE' | 'VALUE', message: string): TypeError {
+  return Object.assign(new TypeError(message), { code: `ERR_INVALID_ARG_${what}` });
 }
 
 export interface AccelerateOptions {
   /** Which end of the connection this is; found out where it can be: an accepted socket has a server. */
   readonly role?: Role;
-  /** How long to wait for the other end, in milliseconds. */
+  /** How long to wait for the other end, in milliseconds (default: 5000). */
   readonly timeoutMs?: number;
 }
 
@@ -76,9 +90,11 @@ const DEFAULT_TIMEOUT_MS = 5000;
 /**
  * Moves a connected socket now, whatever the policy says. Resolves when both directions have moved, when it is clear that the
  * connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want it too, and a
- * byte has to pass in either direction before anything moves. Never rejects.
+ * byte has to pass in either direction before anything moves. Rejects for wrong arguments only.
  */
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
+  checkSocket(socket);
+  if (options.role !== undefined) checkRole(options.role);
   const engine = await runtime.engine();
   if (engine === null) return runtime.info(socket);
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
@@ -102,14 +118,17 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
  * @param role which end it is: `server` for one that was accepted, wherever that was
  */
 export function attach(socket: Socket, role: Role): void {
+  checkSocket(socket);
+  checkRole(role);
   runtime.attach(socket, role);
 }
 
 /**
  * Brings a socket back to TCP, both directions, and keeps it there until `accelerate`. Resolves when that is done, when the
- * connection has ended, or after the timeout. Never rejects.
+ * connection has ended, or after the timeout. Rejects for wrong arguments only.
  */
 export async function restore(socket: Socket, options: { readonly timeoutMs?: number } = {}): Promise<ConnectionInfo> {
+  checkSocket(socket);
   const engine = await runtime.engine();
   if (engine === null) return runtime.info(socket);
   // What waits for room is written then: its callback must not overtake those that wait for their tick.
@@ -122,5 +141,6 @@ export async function restore(socket: Socket, options: { readonly timeoutMs?: nu
 
 /** What this connection is and why. For any socket, also of a program that knows nothing of Isthmus. */
 export function info(socket: Socket): ConnectionInfo {
+  checkSocket(socket);
   return runtime.info(socket);
 }
