@@ -132,7 +132,8 @@ const HTTP1 = (module: 'http' | 'https') =>
   import web from 'node:${module}';
   const server = web.createServer({ key, cert }, (request, response) => {
     const received = receive(request, LENGTH).then((chunks) => tell('got ' + digest(chunks)));
-    Promise.all([received, send(response, streamOf(SERVER_SEED, LENGTH))]).then(() => response.end(() => server.close()));
+    const over = once(request, 'end'); // or the server would reset a connection on which the end of the request stands unread
+    Promise.all([received, over, send(response, streamOf(SERVER_SEED, LENGTH))]).then(() => response.end(() => server.close()));
   });
   ${LISTEN}`,
     `
@@ -266,7 +267,8 @@ const SNIFFED = (module: 'http' | 'http2') =>
   const inner = web.createServer();
   const taken = (request, response) => {
     const received = receive(request, LENGTH).then((chunks) => tell('got ' + digest(chunks)));
-    Promise.all([received, send(response, streamOf(SERVER_SEED, LENGTH))]).then(() => response.end(() => server.close()));
+    const over = once(request, 'end'); // or the server would reset a connection on which the end of the request stands unread
+    Promise.all([received, over, send(response, streamOf(SERVER_SEED, LENGTH))]).then(() => response.end(() => server.close()));
   };
   inner.on('request', taken);
   const server = net.createServer((socket) => {
