@@ -317,7 +317,7 @@ test('what is held behind a ring that has been read is given away, too', async (
   await eventually('the client is back', () => movers[1].connection?.in.state === 'DRAIN');
   client.write('held');
   await eventually('it is held', () => unread() === 65_536 + 4);
-  server.read();
+  while (server.read() !== null); // from Node.js 26 on it gives a chunk at a time
   await eventually('the ring is read', () => unread() === 4);
   assert.equal(String(movers[1].bringBackNow(REASONS.GIVENAWAY, 500)), 'held');
   ends.close();
