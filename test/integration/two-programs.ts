@@ -97,7 +97,9 @@ export class Stage {
   async close(): Promise<void> {
     for (const program of this.#programs) program.child.kill('SIGKILL');
     await Promise.all(this.#programs.map(({ exited }) => exited));
-    for (const directory of [this.directory, this.#files]) rmSync(directory, { recursive: true, force: true });
+    // A fabric may be about to write into it.
+    for (const directory of [this.directory, this.#files])
+      rmSync(directory, { recursive: true, force: true, maxRetries: 10 });
   }
 }
 
