@@ -77,7 +77,7 @@ async function perform(
 }
 
 /** In percent, each value against the one of its own turn. */
-export function more(name: string, base: readonly number[], values: readonly number[]): Finding {
+function more(name: string, base: readonly number[], values: readonly number[]): Finding {
   const percents = values.map((value, i) => (value / (base[i] ?? Number.NaN) - 1) * 100).sort((a, b) => a - b);
   const [low, high] = [quantile(percents, 0.25), quantile(percents, 0.75)];
   return {

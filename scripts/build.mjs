@@ -9,7 +9,8 @@ const root = new URL('..', import.meta.url).pathname;
 process.chdir(root);
 rmSync('dist', { recursive: true, force: true });
 execFileSync(process.execPath, ['node_modules/typescript/bin/tsc'], { stdio: 'inherit' });
-const bundle = { bundle: true, platform: 'node', target: 'node20', format: 'esm', external: ['koffi'] };
+const node = { platform: 'node', target: 'node20' };
+const bundle = { ...node, bundle: true, format: 'esm', external: ['koffi'] };
 
 // What packages import: in few files, and the preload and all that it loads as CommonJS, since the start of each program pays for it.
 const { exports } = JSON.parse(readFileSync('package.json', 'utf8'));
@@ -35,13 +36,13 @@ for (const { path, text } of outputFiles) {
 
 /** An ES module as CommonJS. */
 async function commonJs(text) {
+  const asksWhereItIs = text.includes('import.meta.url');
   const { code } = await transform(text, {
+    ...node,
     format: 'cjs',
-    platform: 'node',
-    target: 'node20',
     supported: { 'dynamic-import': false },
     define: { 'import.meta.url': 'importMetaUrl' },
-    banner: "'use strict'; const importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+    banner: `'use strict';${asksWhereItIs ? " const importMetaUrl = require('node:url').pathToFileURL(__filename).href;" : ''}`,
   });
   // Values in the place of getters, which would make each call from one file into another twice as slow.
   return `${code}module.exports = { ...module.exports };\n`;

@@ -5,12 +5,11 @@
  */
 import {
   type NetConnectOpts,
-  Socket as NetSocket,
   connect as netConnect,
   createServer as netCreateServer,
   type Server,
   type ServerOpts,
-  type Socket,
+  Socket,
 } from 'node:net';
 import { inspect } from 'node:util';
 import { inTime } from './net/in-time.ts';
@@ -65,7 +64,7 @@ function wantsInBand(args: readonly unknown[]): boolean {
 }
 
 function checkSocket(socket: unknown): void {
-  if (!(socket instanceof NetSocket))
+  if (!(socket instanceof Socket))
     throw invalid('TYPE', `socket is a net.Socket, not ${inspect(socket, { depth: 0 })}`);
 }
 

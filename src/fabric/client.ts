@@ -1,5 +1,4 @@
 /** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
-
 import { existsSync } from 'node:fs';
 import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
 import { setImmediate } from '../os/event-loop.ts';

@@ -2,7 +2,6 @@
  * A stream for C++ whose bytes are those of a socket, taken and given below the socket's own stream, whose listeners and encoding do
  * not matter: what TLS is put on instead of the socket's handle, so that the socket can be moved.
  */
-
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { setImmediate } from '../os/event-loop.ts';
@@ -38,8 +37,6 @@ export class BelowTls {
   readonly #feeder: Feeder;
   #socket: InternalSocket | null = null;
   #closed = false;
-  /** C++ wants to be fed. */
-  #wants = false;
   /** TLS has said its last: C++ does not mind any more whether it can be written. */
   isShutDown = false;
 
@@ -58,7 +55,7 @@ export class BelowTls {
       isOpen: () => !this.#closed,
       feed: (record) => this.stream.readBuffer(record),
       end: () => this.stream.emitEOF(),
-      drained: () => this.#wants && this.#read(true),
+      drained: () => void this.#read(true),
     });
     for (const name of FORWARDED) {
       const method: unknown = Reflect.get(handle, name);
@@ -81,7 +78,7 @@ export class BelowTls {
   readonly #take: Sink = (chunk) => this.#feeder.take(chunk);
 
   #read(on: boolean): number {
-    this.#wants = on;
+    this.#feeder.wants = on;
     if (this.#closed || this.#handle.reading === on || (on && this.#feeder.isBusy)) return 0;
     this.#handle.reading = on;
     return on ? this.#handle.readStart() : this.#handle.readStop();

@@ -11,14 +11,16 @@ export interface Fed {
   isOpen(): boolean;
   feed(part: Buffer): void;
   end(): void;
-  /** All was fed: more may come. */
-  drained(): unknown;
+  /** All was fed, and more is wanted. */
+  drained(): void;
 }
 
 export class Feeder {
   readonly #records: Records;
   readonly #fed: Fed;
   readonly #waiting: (Buffer | null)[] = [];
+  /** What C++ has said last. */
+  wants = false;
 
   constructor(records: Records, fed: Fed) {
     this.#records = records;
@@ -36,22 +38,22 @@ export class Feeder {
    */
   take(chunk: Buffer | null, moreIsAtHand = false): boolean {
     const parts = chunk === null ? [null] : this.#records.split(chunk);
-    const [first] = parts;
-    if (first === undefined || !this.#fed.isOpen()) return this.#fed.isOpen();
-    if (!this.isBusy) {
-      this.#give(first);
-      parts.shift();
-      if (parts.length > 0) setImmediate(this.#next);
-    }
+    if (!this.#fed.isOpen()) return false;
+    const first = this.isBusy ? undefined : parts.shift();
     this.#waiting.push(...parts);
-    if (!this.isBusy && moreIsAtHand) this.#drainedLater();
+    if (first !== undefined) {
+      // Before: a listener of the program may throw.
+      if (this.isBusy) setImmediate(this.#next);
+      else if (moreIsAtHand) this.#drainedLater();
+      this.#give(first);
+    }
     return !this.isBusy && !moreIsAtHand;
   }
 
   /** What was fed last has put something into ticks, which comes before the next chunk. */
   #drainedLater(): void {
     setImmediate(() => {
-      if (this.#fed.isOpen() && !this.isBusy) this.#fed.drained();
+      if (this.wants && this.#fed.isOpen() && !this.isBusy) this.#fed.drained();
     });
   }
 

@@ -2,7 +2,6 @@
  * One connection on its way to shared memory and back: from the first look at the socket to its end. What has to be asked of others
  * (the fabric, the other end) goes through Ground; what happens to bytes is the Carrier's and the Connection's.
  */
-
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';

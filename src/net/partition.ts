@@ -2,7 +2,6 @@
  * A partition: what one event loop shares among its connections. Its place in the fabric, its devices, its link groups, and the
  * way from an announcement to a handshake. Made when the first connection could move; knows the system (os/) from then on.
  */
-
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';

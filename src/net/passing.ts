@@ -1,7 +1,8 @@
 /**
  * Sockets that are given to another process: `child.send(message, socket)` and `spawn(..., { stdio: [socket] })` hand over the
- * descriptor and nothing else; so does whoever gives them a socket's handle or its descriptor. A moved socket is brought back to TCP first; bytes that were received and not read go along in the
- * message, if the child is known to understand it, else the call throws. Nothing is lost silently.
+ * descriptor and nothing else; so does whoever gives them a socket's handle or its descriptor. A moved socket is brought back to TCP
+ * first; bytes that were received and not read go along in the message, if the child is known to understand it, else the call throws.
+ * Nothing is lost silently.
  */
 import type { ChildProcess } from 'node:child_process';
 import { subscribe } from 'node:diagnostics_channel';

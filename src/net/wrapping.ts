@@ -97,39 +97,41 @@ function askBelow(aroundStream: object): void {
   }
 }
 
-/** Which of these streams C++ reads. */
-const reading = new WeakMap<AroundStream, Feeder>();
-const isRead = new WeakSet<AroundStream>();
+/** Of the streams that HTTP/2 reads. */
+const feeders = new WeakMap<AroundStream, Feeder>();
 
 /** Frame by frame, see feeder.ts. */
 function readByFrames(aroundStream: AroundStream): void {
   const { readStart, readStop } = aroundStream;
   aroundStream.readStart = function () {
-    isRead.add(this);
-    if (isLedHttp2(this.stream)) feederOf(this, () => isRead.has(this) && readStart.call(this));
-    return reading.get(this)?.isBusy ? 0 : readStart.call(this);
+    const feeder = feeders.get(this) ?? feedByFrames(this);
+    if (feeder === null) return readStart.call(this);
+    feeder.wants = true;
+    return feeder.isBusy ? 0 : readStart.call(this);
   };
   aroundStream.readStop = function () {
-    isRead.delete(this);
+    const feeder = feeders.get(this);
+    if (feeder !== undefined) feeder.wants = false;
     return readStop.call(this);
   };
 
-  function feederOf(around: AroundStream, drained: () => void): void {
+  function feedByFrames(around: AroundStream): Feeder | null {
     const { _handle: handle, stream } = around;
-    if (reading.has(around) || handle === null) return;
+    if (!isLedHttp2(stream) || handle === null) return null;
     const { readBuffer, emitEOF } = handle;
-    const isServer = internalsOf(stream as Socket).server != null;
+    const isServer = internalsOf(stream).server != null;
     const feeder = new Feeder(new Records(HTTP2_FRAME, isServer ? HTTP2_PREFACE_BYTES : 0), {
       isOpen: () => around._handle === handle,
       feed: (frame) => readBuffer.call(handle, frame),
       end: () => emitEOF.call(handle),
-      drained,
+      drained: () => void readStart.call(around),
     });
-    reading.set(around, feeder);
+    feeders.set(around, feeder);
     handle.readBuffer = (chunk) => {
-      if (!feeder.take(chunk, (stream as Socket).readableLength > 0)) readStop.call(around);
+      if (!feeder.take(chunk, stream.readableLength > 0)) readStop.call(around);
     };
     handle.emitEOF = () => void feeder.take(null);
+    return feeder;
   }
 }
 

@@ -118,7 +118,8 @@ export class Connection {
   /**
    * What the end of TCP means for the program, once all bytes were delivered. Without a goodbye in the DMB the peer has died:
    * TCP would have sent a reset if bytes of ours had been left unread, and the kernel knows nothing of those in the ring. If it had more
-   * to write, that is lost, and no end of the stream, though TCP, which has more room, would show one. In the kernel's layout the peer may have read more than it said: then a reset is what we can be sure of.
+   * to write, that is lost, and no end of the stream, though TCP, which has more room, would show one. In the kernel's layout the peer may
+   * have read more than it said: then a reset is what we can be sure of.
    */
   endsWithReset(): boolean {
     if ((this.#closing.peerFlags & FLAG.ABNORMAL_CLOSE) !== 0) return true;

@@ -39,7 +39,10 @@ export interface InboundHalf {
   readonly canTake: boolean;
   /** Whether the peer has said in the DMB that nothing follows what was seen, so that the end of TCP need not be waited for. */
   readonly isEndSaid: boolean;
-  /** Whether TCP has ended while the peer, which has not come back to it, waited for room in our ring: what it would have written is lost. */
+  /**
+   * Whether TCP has ended while the peer, which has not come back to it, waited for room in our ring: what it would have written is
+   * lost.
+   */
   readonly isCutShort: boolean;
   /** Offers the next epoch to the sender, where there is something to offer. */
   arm(): void;

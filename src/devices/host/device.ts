@@ -3,7 +3,6 @@
  *
  * The fabric introduces pairs (`addPair`); everything else is between the two. One device belongs to one incarnation of the fabric.
  */
-
 import {
   type Chid,
   type Client,

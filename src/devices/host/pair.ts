@@ -4,7 +4,6 @@
  *
  * The pair comes up when both have said OPEN. It ends when either closes, dies or breaks the protocol: the pipe's hang-up tells.
  */
-
 import { fstatSync } from 'node:fs';
 import {
   ALLOWED_CPUS,

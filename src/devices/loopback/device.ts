@@ -4,7 +4,6 @@
  * Where it differs from Linux: a DMB can be written by the peer it was registered for and by nobody else (dibs takes any holder
  * of the token), and a signal reaches the client from the event loop, not inside the sender's call.
  */
-
 import {
   CHID_LOOPBACK,
   type Client,
