@@ -15,8 +15,8 @@ import { payload } from './payload.mjs';
 
 const REQUESTS = 300;
 const IN_FLIGHT = 4;
-/** Slots are the same in all processes: parts of the clock's time. */
-const SLOT_MS = 200;
+/** Slots are the same in all processes: parts of the clock's time. Long, since a program that has rested is slow to begin with. */
+const SLOT_MS = 1000;
 
 const [name, role, port, seconds = '0', turn] = process.argv.slice(2);
 const { serve, connect } = await import(`./programs/${name}.mjs`);

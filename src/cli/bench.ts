@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { PLACEMENT_NAMES, type PlacementName } from '../../bench/placement.ts';
 import { formatReport } from '../../bench/report.ts';
 import { type BenchOptions, QUESTION_NAMES, runBench } from '../../bench/suite.ts';
-import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, UsageError } from './command.ts';
 
 const DEFAULT_ROUNDS = 3;
 
@@ -28,13 +28,7 @@ export const bench: Command = {
   summary: 'measure it: TCP, Unix sockets and shared memory side by side',
   help: HELP,
   async main(args) {
-    let options: BenchOptions;
-    let json: boolean;
-    try {
-      ({ json, ...options } = optionsOf(args));
-    } catch (error) {
-      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
-    }
+    const { json, ...options } = optionsOf(args);
     const report = await runBench(options);
     process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
     return report.gaps.length === 0 ? EXIT_OK : EXIT_FAILED;
@@ -53,7 +47,7 @@ function optionsOf(args: readonly string[]): BenchOptions & { readonly json: boo
     },
   });
   const rounds = Number(values.rounds);
-  if (!Number.isSafeInteger(rounds) || rounds < 1) throw new Error('--rounds takes a number from 1 on');
+  if (!Number.isSafeInteger(rounds) || rounds < 1) throw new UsageError('--rounds takes a number from 1 on');
   return {
     rounds,
     isQuick: values.quick,
@@ -69,6 +63,6 @@ function listOf(option: string, text: string | undefined, known: readonly string
   if (text === undefined) return null;
   const names = text.split(',');
   const unknown = names.find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new Error(`${option}: '${unknown}' is none of ${known.join(', ')}`);
+  if (unknown !== undefined) throw new UsageError(`${option}: '${unknown}' is none of ${known.join(', ')}`);
   return names;
 }

@@ -17,7 +17,7 @@ import { Conversation, type Judged, nameOf } from './capture/conversation.ts';
 import { CaptureError } from './capture/format.ts';
 import { endpointText, isKnownLinkType, type NoSegment, segmentOf } from './capture/packet.ts';
 import { CaptureReader } from './capture/reader.ts';
-import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable, UsageError } from './command.ts';
 import { bytesOfHex, HexError, isHex } from './hex.ts';
 import { printableJson } from './text.ts';
 
@@ -29,7 +29,7 @@ is wrong with them: which of the checks that Linux makes fail, what it does then
 For captures also what came of each connection, and whether SYN and SYN-ACK had the SMC option. Tokens are shown.
 
   tcpdump -i any -w - tcp | isthmus clc -
-  isthmus clc --brief handshake.pcapng
+  isthmus clc --brief capture.pcapng
   isthmus clc --hex e2d4c3d9 04 001c 10 ...
 
       --hex      hex instead of a capture: digits in any grouping, or a dump of xxd, hexdump -C, od or tcpdump -x
@@ -61,27 +61,21 @@ export const clc: Command = {
   summary: 'show SMC handshakes in a capture, and what is wrong with them',
   help: HELP,
   async main(args) {
-    let given: { values: { json?: boolean; hex?: boolean; brief?: boolean; checks?: boolean }; positionals: string[] };
-    try {
-      given = parseArgs({
-        args: [...args],
-        allowPositionals: true,
-        options: {
-          json: { type: 'boolean' },
-          hex: { type: 'boolean' },
-          brief: { type: 'boolean', short: 'b' },
-          checks: { type: 'boolean', short: 'c' },
-        },
-      });
-    } catch (error) {
-      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
-    }
-    const { values, positionals } = given;
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean' },
+        hex: { type: 'boolean' },
+        brief: { type: 'boolean', short: 'b' },
+        checks: { type: 'boolean', short: 'c' },
+      },
+    });
     const { json = false, brief = false, checks = false } = values;
     const isDigits = values.hex === true && positionals.length > 0 && positionals.every(isHex);
-    if (!isDigits && positionals.length > 1) return fail(`one file at a time\n${HELP}`, EXIT_USAGE);
+    if (!isDigits && positionals.length > 1) throw new UsageError('one file at a time');
     const [file = '-'] = positionals;
-    if (!isDigits && file === '-' && process.stdin.isTTY) return fail(`no capture on stdin\n${HELP}`, EXIT_USAGE);
+    if (!isDigits && file === '-' && process.stdin.isTTY) throw new UsageError('no capture on stdin');
     const output = json ? new JsonOutput() : new TextOutput({ brief, checks });
     let code: number;
     if (isDigits) code = showHex(positionals.join(' '), output, EXIT_USAGE);

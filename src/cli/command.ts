@@ -20,6 +20,15 @@ export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 
+/** Called wrongly. As parseArgs' own errors it ends the command with EXIT_USAGE and a pointer to its help. */
+export class UsageError extends Error {}
+
+export function isUsageError(error: unknown): error is Error {
+  return (
+    error instanceof UsageError || String((error as NodeJS.ErrnoException | null)?.code).startsWith('ERR_PARSE_ARGS')
+  );
+}
+
 export function fail(text: string, code = EXIT_FAILED): number {
   process.stderr.write(`isthmus: ${text}\n`);
   return code;

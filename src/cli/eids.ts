@@ -5,7 +5,7 @@ import type { EidTable } from '../fabric/eids.ts';
 import { type FabricPlace, fabricPlaces } from '../fabric/locate.ts';
 import type { EidChange } from '../fabric/protocol.ts';
 import { DEFAULT_UEID, MAX_UEIDS } from '../ism/index.ts';
-import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, fail, UsageError } from './command.ts';
 import { printable, printableJson } from './text.ts';
 
 const KEPT = `They are kept by the fabric that your programs use (isthmus fabric --help says which), in fabric.eids beside its
@@ -81,24 +81,17 @@ function command(name: string, summary: string, verbs: Verbs): Command {
     summary,
     help: verbs.help,
     async main(args) {
-      const wrong = (text: string) => fail(`${text}\n${verbs.help}`, EXIT_USAGE);
-      let values: { json?: boolean };
-      let positionals: string[];
-      try {
-        ({ values, positionals } = parseArgs({
-          args: [...args],
-          allowPositionals: true,
-          options: { json: { type: 'boolean' } },
-        }));
-      } catch (error) {
-        return wrong((error as Error).message);
-      }
+      const { values, positionals } = parseArgs({
+        args: [...args],
+        allowPositionals: true,
+        options: { json: { type: 'boolean' } },
+      });
       const [verb = 'show', ...rest] = positionals;
       const what = Object.hasOwn(verbs.changes, verb) ? verbs.changes[verb] : undefined;
-      if (what === undefined && verb !== 'show') return wrong(`there is no 'isthmus ${name} ${verb}'`);
+      if (what === undefined && verb !== 'show') throw new UsageError(`there is no 'isthmus ${name} ${verb}'`);
       if (rest.length !== (what?.takesUeid ? 1 : 0))
-        return wrong(`isthmus ${name} ${verb} takes ${what?.takesUeid ? 'one UEID' : 'nothing more'}`);
-      if (what !== undefined && values.json) return wrong('--json belongs to show');
+        throw new UsageError(`isthmus ${name} ${verb} takes ${what?.takesUeid ? 'one UEID' : 'nothing more'}`);
+      if (what !== undefined && values.json) throw new UsageError('--json belongs to show');
       try {
         if (what !== undefined) return await change(what.change, rest[0] ?? '');
         const table = await read();

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
 import { TIMER_LIMIT_MS } from '../fabric/settings.ts';
-import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, fail, formatTable, UsageError } from './command.ts';
 import { seidText } from './eids.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -31,29 +31,23 @@ export const fabric: Command = {
   summary: 'run or show the daemon that introduces programs to each other',
   help: HELP,
   async main(args) {
-    let values: { socket?: string; idle?: string; json?: boolean };
-    let positionals: string[];
-    try {
-      ({ values, positionals } = parseArgs({
-        args: [...args],
-        allowPositionals: true,
-        options: { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
-      }));
-    } catch (error) {
-      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
-    }
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
+    });
     const [verb] = positionals;
     if (positionals.length > 1 || (verb !== undefined && verb !== 'status'))
-      return fail(`there is no 'isthmus fabric ${positionals.join(' ')}'\n${HELP}`, EXIT_USAGE);
+      throw new UsageError(`there is no 'isthmus fabric ${positionals.join(' ')}'`);
     if (verb === 'status') {
       if (values.socket !== undefined || values.idle !== undefined)
-        return fail('status takes --json only; ISTHMUS_FABRIC=PATH names another fabric', EXIT_USAGE);
+        throw new UsageError('status takes --json only, ISTHMUS_FABRIC=PATH names another fabric');
       return status(values.json ?? false);
     }
-    if (values.json) return fail('--json belongs to isthmus fabric status', EXIT_USAGE);
+    if (values.json) throw new UsageError('--json belongs to isthmus fabric status');
     const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
     if (idleMs !== null && !(idleMs > 0 && idleMs < TIMER_LIMIT_MS))
-      return fail('--idle takes a number of seconds, above 0, up to 2147483', EXIT_USAGE);
+      throw new UsageError('--idle takes a number of seconds, above 0, up to 2147483');
     return foreground(values.socket, idleMs);
   },
 };

@@ -2,7 +2,7 @@
  * `isthmus`: one command with subcommands. Exit codes: 0 done; 1 failed, the reason stands on stderr; 2 called wrongly.
  * `run` ends as its command does.
  */
-import { type Command, fail, version } from './command.ts';
+import { type Command, EXIT_USAGE, fail, isUsageError, version } from './command.ts';
 
 /** Loaded when called. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -30,13 +30,19 @@ if (name === undefined || name === '--help' || name === '-h' || name === 'help')
   const load = COMMANDS[name];
   if (load === undefined) {
     process.stderr.write(`isthmus: there is no command '${name}'; isthmus --help lists them\n`);
-    process.exitCode = 2;
+    process.exitCode = EXIT_USAGE;
   } else {
     const command = await load();
     const own = command.own?.(args) ?? args;
     if (own.includes('--help') || own.includes('-h')) process.stdout.write(command.help);
-    else process.exitCode = await command.main(args);
+    else process.exitCode = await command.main(args).catch((error) => usage(name, error));
   }
+}
+
+function usage(command: string, error: unknown): number {
+  if (!isUsageError(error)) throw error;
+  const [text] = error.message.split(/\n|\. To specify/); // parseArgs goes on with advice that fits few commands
+  return fail(`${text}; isthmus ${command} --help tells what it takes`, EXIT_USAGE);
 }
 
 async function overview(): Promise<string> {

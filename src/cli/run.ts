@@ -3,14 +3,14 @@
  * channel are the command's own and nothing is left in between. Where a process cannot be replaced (no FFI) it stays and forwards.
  */
 import { spawn } from 'node:child_process';
-import { writeSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { parseEndpoints } from '../net/endpoints.ts';
 import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
 import { preloadOption } from '../net/preload.ts';
-import { type Command, EXIT_USAGE, fail } from './command.ts';
+import { type Command, fail, UsageError } from './command.ts';
 
 /** The preload. An absolute URL, since the program may know no package of this name. */
 export const REGISTER = new URL('../../lib/register.cjs', import.meta.url).href;
@@ -51,31 +51,26 @@ export const run: Command = {
   async main(args) {
     const first = startOfCommand(args);
     const command = args.slice(first);
-    let values: { verbose?: boolean } & Settings;
-    try {
-      ({ values } = parseArgs({
-        args: args.slice(0, first),
-        options: {
-          verbose: { type: 'boolean', short: 'v' },
-          policy: { type: 'string' },
-          access: { type: 'string' },
-          'in-band': { type: 'string' },
-        },
-      }));
-    } catch (error) {
-      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
-    }
+    const { values } = parseArgs({
+      args: args.slice(0, first),
+      options: {
+        verbose: { type: 'boolean', short: 'v' },
+        policy: { type: 'string' },
+        access: { type: 'string' },
+        'in-band': { type: 'string' },
+      },
+    });
     for (const [name, value, choices] of [
       ['policy', values.policy, POLICY_MODES],
       ['access', values.access, ACCESS_MODES],
     ] as const) {
       if (value !== undefined && !(choices as readonly string[]).includes(value))
-        return fail(`--${name} takes one of ${choices.join(', ')}\n${HELP}`, EXIT_USAGE);
+        throw new UsageError(`--${name} takes one of ${choices.join(', ')}`);
     }
     const fault = faultOf(values['in-band']);
-    if (fault !== null) return fail(`--in-band: ${fault}\n${HELP}`, EXIT_USAGE);
+    if (fault !== null) throw new UsageError(`--in-band: ${fault}`);
     const [file] = command;
-    if (file === undefined) return fail(`the command is missing\n${HELP}`, EXIT_USAGE);
+    if (file === undefined) throw new UsageError('the command is missing');
     const env = environment(values);
     if (values.verbose) {
       const inBand = env.ISTHMUS_IN_BAND ? `, in-band with ${env.ISTHMUS_IN_BAND}` : '';
@@ -140,10 +135,17 @@ async function replace(file: string, command: readonly string[], env: NodeJS.Pro
     replaceProcess(file, command, channelKept(env, keepAcrossExec));
   } catch (error) {
     const code = errorCode(error);
-    if (code === 'ENOENT') return fail(`${file}: no such command`, 127);
-    if (code === 'EACCES' || code === 'ENOEXEC' || code === 'E2BIG') return fail(`${file}: ${code}`, 126);
+    if (code === 'ENOENT' || code === 'EACCES' || code === 'ENOEXEC' || code === 'E2BIG')
+      return cannotRun(file, code, command);
   }
   return null;
+}
+
+/** As a shell ends. */
+function cannotRun(file: string, code: string, command: readonly string[]): number {
+  const what = code === 'ENOENT' ? 'no such command' : code;
+  const hint = /\.[cm]?[jt]s$/.test(file) && existsSync(file) ? `; isthmus run node ${command.join(' ')} runs it` : '';
+  return fail(`${file}: ${what}${hint}`, code === 'ENOENT' ? 127 : 126);
 }
 
 /** Node.js takes the variables of an IPC channel out of the environment; the command needs them, and the descriptor. */
@@ -192,7 +194,7 @@ async function forward(file: string, args: readonly string[], env: NodeJS.Proces
   process.on('exit', () => child.kill('SIGKILL'));
   return await new Promise((resolve) => {
     child.on('error', (error: NodeJS.ErrnoException) =>
-      resolve(fail(`${file}: ${error.code}`, error.code === 'ENOENT' ? 127 : 126)),
+      resolve(cannotRun(file, error.code ?? error.message, [file, ...args])),
     );
     child.on('exit', (code, signal) => resolve(signal === null ? (code ?? 1) : 128 + constants.signals[signal]));
   });

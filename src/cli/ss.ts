@@ -1,7 +1,8 @@
 /** `isthmus ss`: the connections of all programs of this user that have Isthmus loaded, in the manner of smcss. */
+import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import type { ConnectionInfo, Endpoint } from '../net/info.ts';
-import { type Command, EXIT_OK, EXIT_USAGE, fail, formatTable } from './command.ts';
+import { type ConnectionInfo, endpointText } from '../net/info.ts';
+import { type Command, EXIT_OK, formatTable, UsageError } from './command.ts';
 import { readTables } from './rows.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -31,31 +32,35 @@ export const ss: Command = {
   summary: 'list connections with mode and reason',
   help: HELP,
   async main(args) {
-    let values: { json?: boolean; smcd?: boolean; details?: boolean; pid?: string };
-    try {
-      ({ values } = parseArgs({
-        args: [...args],
-        options: {
-          json: { type: 'boolean' },
-          smcd: { type: 'boolean', short: 'D' },
-          details: { type: 'boolean', short: 'd' },
-          pid: { type: 'string', short: 'p' },
-        },
-      }));
-    } catch (error) {
-      return fail(`${(error as Error).message}\n${HELP}`, EXIT_USAGE);
-    }
+    const { values } = parseArgs({
+      args: [...args],
+      options: {
+        json: { type: 'boolean' },
+        smcd: { type: 'boolean', short: 'D' },
+        details: { type: 'boolean', short: 'd' },
+        pid: { type: 'string', short: 'p' },
+      },
+    });
     const { json, smcd, details, pid } = values;
-    if (pid !== undefined && !/^\d+$/.test(pid))
-      return fail(`--pid takes the number of a process\n${HELP}`, EXIT_USAGE);
+    if (pid !== undefined && !/^\d+$/.test(pid)) throw new UsageError('--pid takes the number of a process');
     const { rows: all, complete } = readTables(pid);
     if (!complete)
       process.stderr.write(`isthmus: only the first ${all.length} connections are shown; --pid shows others\n`);
     const rows = all.filter((row) => !smcd || row.mode === 'SMC-D');
+    if (rows.length === 0) process.stderr.write(`isthmus: ${whyNone(pid, all.length)}\n`);
     process.stdout.write(json ? `${printableJson(rows)}\n` : formatConnections(rows, details ?? false));
     return EXIT_OK;
   },
 };
+
+/** Why there is no row to show. */
+function whyNone(pid: string | undefined, all: number): string {
+  if (all > 0) return `none of ${all} connections is in shared memory; isthmus ss without -D says why`;
+  if (pid !== undefined && !existsSync(`/proc/${pid}`)) return `there is no process ${pid}`;
+  const where = pid === undefined ? 'no program of yours' : `process ${pid}`;
+  const what = pid === undefined ? 'has a connection' : 'has no connection';
+  return `${where} ${what} that Isthmus has looked at; isthmus run COMMAND starts a program with Isthmus`;
+}
 
 export function formatConnections(rows: readonly ConnectionInfo[], details = false): string {
   const head = ['State', 'PID', 'Role', 'Local Address', 'Peer Address', 'Device', 'Mode'];
@@ -66,8 +71,8 @@ export function formatConnections(rows: readonly ConnectionInfo[], details = fal
       row.state,
       String(row.pid),
       row.role ?? '-',
-      addressOf(row.local),
-      addressOf(row.peer),
+      endpointText(row.local),
+      endpointText(row.peer),
       row.device === null ? '-' : row.device === 'host' ? `host ${row.access}` : row.device,
       row.mode === 'SMC-D' ? 'SMC-D' : `TCP 0x${reason.code.toString(16).padStart(8, '0')} ${reason.name}`,
     ];
@@ -77,11 +82,4 @@ export function formatConnections(rows: readonly ConnectionInfo[], details = fal
     return [...line, ...counters, row.gid ?? '-', row.peerGid ?? '-', row.linkGroup ?? '-', `${reason.text}${hint}`];
   });
   return formatTable([[...head, ...more], ...lines.map((line) => line.map((cell) => printable(cell)))]);
-}
-
-function addressOf(end: Endpoint | null): string {
-  if (end === null) return '-';
-  return end.address.includes(':') && !end.address.includes('.')
-    ? `[${end.address}]:${end.port}`
-    : `${end.address.replace('::ffff:', '')}:${end.port}`;
 }

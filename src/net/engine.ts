@@ -3,6 +3,7 @@
  * common: the partition, the table for `isthmus ss`, and the guards against whoever reaches below or takes a socket away.
  */
 import type { AsyncResource } from 'node:async_hooks';
+import { channel } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
@@ -11,7 +12,7 @@ import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
-import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
+import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen, endpointText } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
@@ -23,6 +24,8 @@ import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
 const debug = debuglog('isthmus');
+/** Told of each change of a connection, with what `info()` says then. */
+const changes = channel('isthmus:connection');
 /** How long to wait for the other end when a socket has to be brought back at once. */
 const BRING_BACK_MS = 500;
 
@@ -138,6 +141,7 @@ export class Engine implements Passing {
     const row = this.#table?.addRow() ?? null;
     const known: Known = { id: `${process.pid}.${threadId}.${this.#nextId++}`, mover, reason, row };
     this.#known.set(socket, known);
+    this.#tell(socket);
     if (row === null) return;
     this.#publish(socket, known);
     watchEnd(socket, () => this.#end(known));
@@ -154,6 +158,16 @@ export class Engine implements Passing {
     if (known === undefined || mover.state === 'ENDED') return;
     known.reason = mover.reason;
     this.#publish(mover.socket, known);
+    this.#tell(mover.socket);
+  }
+
+  /** Those who want to know: not before we are done, since they may do anything. */
+  #tell(socket: Socket): void {
+    if (!debug.enabled && !changes.hasSubscribers) return;
+    const info = this.info(socket);
+    const { local, peer, mode, reason } = info;
+    debug('%s > %s: %s %s (%s)', endpointText(local), endpointText(peer), mode, reason.name, reason.text);
+    if (changes.hasSubscribers) process.nextTick(() => changes.publish({ socket, info }));
   }
 
   #republish(socket: Socket): void {

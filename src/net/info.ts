@@ -32,6 +32,14 @@ export interface Endpoint {
   readonly port: number;
 }
 
+/** As tools print it, `[::1]:80`. */
+export function endpointText(end: Endpoint | null): string {
+  if (end === null) return '-';
+  return end.address.includes(':') && !end.address.includes('.')
+    ? `[${end.address}]:${end.port}`
+    : `${end.address.replace('::ffff:', '')}:${end.port}`;
+}
+
 export interface Bytes {
   readonly inTcp: number;
   readonly inShm: number;

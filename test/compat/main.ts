@@ -21,8 +21,8 @@ Exit code: 1 when answers were others than over plain TCP, or connections went a
 `;
 
 /** Of these, some pass until both clients are there. */
-const SECONDS = 16;
-const QUICK_SECONDS = 3;
+const SECONDS = 20;
+const QUICK_SECONDS = 5;
 /** Of the slots that both have, for the compilers to be done: what moves runs more JavaScript, and takes longer to get there. */
 const WARM_UP = 1 / 2;
 const DOCUMENT = join(ROOT, 'docs/compatibility.md');
@@ -134,10 +134,10 @@ both ways, byte by byte; ${moved} of ${rows.length} programs moved to shared mem
 
 ${new Date().toISOString().slice(0, 10)}, ${where}${canPin() ? ', server and client on a CPU of their own' : ''};
 load of the machine by other programs before it began: ${load.toFixed(1)}. Anew: \`npm run compat\`.
-It installs the packages into \`compat/\`, and takes about ten minutes.
+It installs the packages into \`compat/\`, and takes about twelve minutes.
 
 - Mode: as \`isthmus ss\` showed the connections while the programs ran. A name after TCP is the [reason](reasons.md) why they stayed there.
-- Ratio: requests per second, under Isthmus by plain TCP. Both pairs of programs run at the same time and take turns of 200 ms; the first
+- Ratio: requests per second, under Isthmus by plain TCP. Both pairs of programs run at the same time and take turns of a second; the first
   ${(SECONDS * WARM_UP) / 2} s of each are warm-up. The ratio is that of two turns beside each other: median (quartiles). Four requests are
   under way at any time, mostly shorter than 1 KB, one in fifty of 100 KB. What the packages themselves do takes most of the time of many. Programs that stayed on TCP
   have a ratio too: how far it is from 1 is how much this measurement can be trusted. With a load above 1 it cannot be trusted much.

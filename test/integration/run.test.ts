@@ -238,12 +238,31 @@ test('called wrongly it says how to call it', async () => {
   for (const args of [[], ['-v'], ['--nonsense', 'true'], ['--policy', 'sometimes', 'true'], ['--policy']]) {
     const { code, stdout, stderr } = await work.finish(NODE, [CLI, 'run', ...args]);
     assert.deepEqual([code, stdout], [2, ''], args.join(' '));
-    assert.match(stderr, /Usage: isthmus run/);
+    assert.match(stderr, /^isthmus: .+; isthmus run --help tells what it takes\n$/);
   }
   for (const flag of ['-h', '--help']) {
     const { code, stdout, stderr } = await work.finish(NODE, [CLI, 'run', flag]);
     assert.deepEqual([code, stderr], [0, '']);
     assert.match(stdout, /^Usage: isthmus run/);
+  }
+});
+
+test('a file that is no command is said to be one for Node.js', async () => {
+  const program = file('server.js', '');
+  const { code, stderr } = await work.finish(NODE, [CLI, 'run', program, '--port', '80']);
+  assert.equal(code, 126);
+  assert.equal(stderr, `isthmus: ${program}: EACCES; isthmus run node ${program} --port 80 runs it\n`);
+});
+
+test('isthmus ss says why it shows nothing', async () => {
+  for (const [args, says] of [
+    [[], /no program of yours has a connection|none of/],
+    [['--pid', '2147483647'], /there is no process 2147483647\n$/],
+    [['--pid', String(process.pid)], /process \d+ has no connection that Isthmus has looked at/],
+  ] as const) {
+    const { code, stdout, stderr } = await work.finish(NODE, [CLI, 'ss', '--smcd', ...args]);
+    assert.equal(code, 0);
+    if (stdout.split('\n').length === 2) assert.match(stderr, says);
   }
 });
 
