@@ -44,15 +44,19 @@ export interface CarrierListener {
 
 /** Chunks handed on are at most that long. */
 const CHUNK_BYTES = 64 * 1024;
+/** How much of writes that wait for room may be taken as done, as the buffers of TCP would take it. */
+const MOST_OWED_BYTES = 4 * 1024 * 1024;
 /** Bytes handed on in one turn, so that one fast writer does not keep the event loop. */
 const TURN_BYTES = 256 * 1024;
 
-type Pending = {
-  readonly bytes: readonly Uint8Array[];
-  index: number;
+/** A write that waits for room. */
+interface Pending {
+  bytes: Uint8Array[];
+  /** In the first of them. */
   offset: number;
-  callback: WriteCallback;
-};
+  /** Null = the stream takes it as done. */
+  callback: WriteCallback | null;
+}
 type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
 
 export class Carrier {
@@ -80,6 +84,8 @@ export class Carrier {
   /** Whether the handle's reading is ours to steer (the ring is the source). */
   #steering = false;
   #pending: Pending | null = null;
+  /** The end of the stream, which waits for bytes that the stream takes as written. */
+  #waitingFinal: (() => void) | null = null;
   /** Tells the stream of the end of a write that had to wait. */
   #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
@@ -228,6 +234,7 @@ export class Carrier {
     if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
       if (this.#pending !== null) this.#goOn();
       if (connection.in.canTake) this.#pump();
+      this.#oweRest();
       this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
     } else {
       this.settle();
@@ -243,6 +250,7 @@ export class Carrier {
     this.#goOn();
     this.#steer();
     this.#pump();
+    this.#oweRest();
     this.#count();
     if (!this.#closed) this.#listener.changed();
   }
@@ -510,6 +518,10 @@ export class Carrier {
   }
 
   #final(callback: WriteCallback): void {
+    if (this.#pending !== null) {
+      this.#waitingFinal = () => this.#final(callback);
+      return;
+    }
     try {
       this.#connection?.end();
     } catch (error) {
@@ -525,7 +537,8 @@ export class Carrier {
       return;
     }
     this.#closed = true;
-    const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
+    const losesBytes = this.#pending !== null && this.#pending.callback === null;
+    const reset = this.#socket.resetAndClosing === true || losesBytes || this.#leavesUnread();
     this.#connection?.close(reset);
     this.#listener.closing(reset);
     destroy.call(this.#socket, error, (after) => {
@@ -535,7 +548,8 @@ export class Carrier {
     });
     const pending = this.#pending;
     this.#pending = null;
-    if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
+    const canceled = ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null;
+    if (pending !== null && pending.callback !== null) nextTick(pending.callback, canceled);
     this.#listener.closed();
     this.#connection = null;
     this.#counters = this.#counters.slice(); // the memory is another connection's soon
@@ -578,10 +592,15 @@ export class Carrier {
       const bytes = writev
         ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
         : [bytesOf(data, encoding)];
-      this.#pending = { bytes, index: 0, offset: 0, callback };
-      if (this.#flush()) callback();
+      this.#pending ??= { bytes: [], offset: 0, callback: null };
+      this.#pending.bytes.push(...bytes);
+      if (this.#flush()) {
+        callback();
+        return;
+      }
       // What makes room for the rest is not of the program: its callback belongs to the write, as on TCP.
-      else this.#pending.callback = AsyncResource.bind(callback);
+      this.#pending.callback = AsyncResource.bind(callback);
+      this.#oweRest();
       return;
     }
     if (socket._handle === null || socket.connecting) {
@@ -624,17 +643,37 @@ export class Carrier {
     const pending = this.#pending;
     if (pending === null || this.#connection === null) return;
     if (this.#connection.out.isMoved) {
-      if (this.#flush()) this.#answerLater(pending.callback);
+      if (this.#flush()) this.#hasLeft(pending);
       return;
     }
     this.#pending = null;
-    const rest = [...pending.bytes.slice(pending.index)];
-    const [first] = rest;
-    if (first !== undefined) rest[0] = first.subarray(pending.offset);
-    const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
-    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) =>
-      this.#answerLater(() => pending.callback(error)),
-    );
+    const chunks = restOf(pending).map((chunk) => ({ chunk, encoding: 'buffer' }));
+    const { callback } = pending;
+    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) => {
+      if (callback !== null) this.#answerLater(() => callback(error));
+      else if (error) this.#socketDestroy(error);
+    });
+    if (callback === null) this.#hasLeft(pending);
+  }
+
+  #hasLeft({ callback }: Pending): void {
+    if (callback !== null) this.#answerLater(callback);
+    const final = this.#waitingFinal;
+    this.#waitingFinal = null;
+    final?.();
+  }
+
+  /**
+   * A stream may not read before its write is done (HTTP/2 does not). When the peer's does not either, both wait for room for ever,
+   * where the buffers of TCP would take both writes. So what waits for room is taken as done while bytes stand here that nobody wants.
+   */
+  #oweRest(): void {
+    const pending = this.#pending;
+    if (pending === null || pending.callback === null) return;
+    if (this.#wants || !this.#steering || !this.#connection?.in.canTake || this.#pendingBytes() > MOST_OWED_BYTES)
+      return;
+    this.#answerLater(pending.callback);
+    this.#pending = { bytes: [Buffer.concat(restOf(pending))], offset: 0, callback: null };
   }
 
   /** Gives the ring what it takes of the write that waits; whether that is all. */
@@ -643,7 +682,7 @@ export class Carrier {
     const connection = this.#connection;
     if (pending === null || connection === null) return false;
     let progress = false;
-    for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
+    for (let [bytes] = pending.bytes; bytes !== undefined; [bytes] = pending.bytes) {
       const taken = this.#intoRing(connection, bytes, pending.offset);
       progress ||= taken > 0;
       pending.offset += taken;
@@ -651,7 +690,7 @@ export class Carrier {
         if (progress) this.#socket._unrefTimer();
         return false;
       }
-      pending.index++;
+      pending.bytes.shift();
       pending.offset = 0;
     }
     this.#pending = null;
@@ -675,7 +714,7 @@ export class Carrier {
   #pendingBytes(): number {
     const pending = this.#pending;
     if (pending === null || !this.#connection?.out.isMoved) return 0;
-    return pending.bytes.slice(pending.index).reduce((sum, { length }) => sum + length, -pending.offset);
+    return pending.bytes.reduce((sum, { length }) => sum + length, -pending.offset);
   }
 
   // --- In ---
@@ -696,6 +735,7 @@ export class Carrier {
       };
       handle.readStop = () => {
         this.#wants = false;
+        this.#oweRest();
         return 0;
       };
     } else if (native && this.#steering && this.#tcpEnd === null) {
@@ -897,6 +937,10 @@ export function watchEnd(socket: Socket, ended: () => void): void {
   };
   watchers.add(watching);
   internal._destroy = watching;
+}
+
+function restOf({ bytes: [first, ...others], offset }: Pending): Uint8Array[] {
+  return first === undefined ? [] : [first.subarray(offset), ...others];
 }
 
 function isBytes(chunk: unknown): chunk is Uint8Array {

@@ -9,6 +9,9 @@ import { Stage } from './two-programs.ts';
 
 const PROGRAM = join(ROOT, 'test/integration/programs/tls.mjs');
 
+/** What looks otherwise, and why. */
+const DEVIATIONS = ['onePartAtATime']; // ticks do not run between the parts of a body in one chunk: the next listener is not there yet
+
 let stage: Stage;
 beforeEach(() => {
   stage = new Stage();
@@ -25,6 +28,11 @@ for (const policy of ['eager', 'lazy'] as const) {
   test(`events, errors, addresses, sessions of TLS and HTTP/2: ${policy}`, { skip: cannotMove() }, async () => {
     const [plain, led] = [await logs('off'), await logs(policy)];
     assert.ok(Object.keys(plain).length > 20);
+    for (const name of DEVIATIONS) {
+      assert.notDeepEqual(led[name], plain[name], name);
+      delete led[name];
+      delete plain[name];
+    }
     assert.deepEqual(led, plain);
   });
 }

@@ -1,12 +1,15 @@
 /** What a program or a round left behind. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
-/** What the descriptors of a process lead to. */
+/** Node.js leaves modules open that a thread was loading by `import()` when it was terminated. */
+const MODULE = /\.[cm]?js$/;
+
+/** What the descriptors of a process lead to, that may be ours. */
 export function descriptorsOf(pid: number): string[] {
   const folder = `/proc/${pid}/fd`;
   return readdirSync(folder).flatMap((fd) => {
     try {
-      return [readlinkSync(`${folder}/${fd}`)];
+      return [readlinkSync(`${folder}/${fd}`)].filter((path) => !MODULE.test(path));
     } catch {
       return []; // closed meanwhile
     }

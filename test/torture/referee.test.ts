@@ -51,6 +51,12 @@ for (const [what, client, server, more] of [
   ['a reset by a program that was killed and had not said yet what it had read', RESET, DEAD, SAYS_LATE],
   ['a beginning of what a program wrote that was killed', { received: 3 }, DEAD, { disturbed: true }],
   [
+    'a request that a program was killed over',
+    { ...RESET, written: 0, received: 0 },
+    { ...DEAD, written: 0, received: 0 },
+    { kind: 'upgrade', disturbed: true },
+  ],
+  [
     'a refusal while there is no server',
     { events: ['error ECONNREFUSED', 'close'] },
     {},

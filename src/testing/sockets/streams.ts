@@ -292,4 +292,34 @@ export const writing = {
     await scene.quiet();
     return got.map(({ bytes }) => bytes.equals(sent));
   },
+  'both read only when their writes are done': async (scene) => {
+    const { client, server } = await scene.pair();
+    const sent = pattern(400_000); // less than TCP's buffers hold
+    const got: { readonly bytes: Buffer }[] = [];
+    for (const socket of [client, server]) {
+      socket.pause();
+      socket.write(sent.subarray(0, 200_000));
+      socket.write(sent.subarray(200_000), () => {
+        got.push(collect(socket));
+        socket.resume();
+      });
+    }
+    await scene.quiet();
+    return got.map(({ bytes }) => bytes.equals(sent));
+  },
+  'what is taken as written is not lost by an end': async (scene) => {
+    const pair = await scene.pair();
+    const { client, server } = pair;
+    const sent = pattern(400_000);
+    for (const socket of [client, server]) socket.pause().write(sent);
+    await scene.quiet();
+    const log = scene.watch(pair);
+    const seen = () => Object.values(log()).map((events) => events.split(', ').sort()); // in an order of moments
+    const got = [client, server].map((socket) => collect(socket));
+    client.end('end');
+    server.end('end');
+    for (const socket of [client, server]) socket.resume();
+    await scene.quiet();
+    return { seen: seen(), whole: got.map(({ bytes }) => bytes.equals(Buffer.concat([sent, Buffer.from('end')]))) };
+  },
 } satisfies Record<string, SocketScenario>;

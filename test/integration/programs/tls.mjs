@@ -1,6 +1,7 @@
 // What a program sees of TLS and HTTP/2, as scenarios that give logs; prints them all. The same with Isthmus and without.
 import { once } from 'node:events';
 import fs from 'node:fs';
+import http from 'node:http';
 import http2 from 'node:http2';
 import https from 'node:https';
 import net from 'node:net';
@@ -239,6 +240,29 @@ const S = {
     c.destroy();
     s.close();
     return got;
+  },
+  /** The same of a body whose parts are in one chunk: what is missed, test/integration/tls-same.test.ts tells. */
+  async onePartAtATime() {
+    const s = http.createServer(async (request, response) => {
+      const end = once(request, 'end').then(() => null);
+      const data = () => Promise.race([once(request, 'data'), end]);
+      let got = 0;
+      for (let event = await data(); event; event = await data()) got += event[0].length;
+      response.end(`${got}`);
+    });
+    s.listen(0, '127.0.0.1');
+    await once(s, 'listening');
+    const c = net.connect(s.address().port, '127.0.0.1');
+    const answers = [];
+    for (let i = 0; i < 3; i++) {
+      c.write('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\naa\r\n2\r\nbb\r\n0\r\n\r\n');
+      const [answer] = await once(c, 'data');
+      answers.push(`${answer}`.split('\r\n').at(-1));
+      await wait(100);
+    }
+    c.destroy();
+    s.close();
+    return answers;
   },
   async alpn() {
     const s = await serve({ ALPNProtocols: ['a', 'b'] }, (x) => x.end());
