@@ -462,6 +462,8 @@ export class Carrier {
 
   /** Whether the program has bytes to come, or an end of TCP, that was seen or stands behind what it does not read now. */
   get hasMoreToShow(): boolean {
+    // A write that waits fails on TCP, whether or not the program reads what is before the end.
+    if (this.#pending !== null && !this.#wants) return false;
     if (this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown)) return true;
     return this.#connection?.in.isNative === true && !this.#handle.reading;
   }

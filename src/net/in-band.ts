@@ -114,7 +114,8 @@ class Entrance {
   }
 
   #finished(outcome: InBandOutcome): void {
-    if (this.#over) {
+    // What was destroyed says so in a tick.
+    if (this.#over || this.#socket.destroyed) {
       if ('parts' in outcome) giveBack(outcome.parts);
       return;
     }

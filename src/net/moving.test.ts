@@ -286,6 +286,24 @@ test('a peer that ended and has gone: who was shown the end ends by itself, howe
   await once(server, 'close');
 });
 
+test('a peer that ended and has gone: a write that waits fails, though its end was not read', async (t) => {
+  const ends = await pair({ allowHalfOpen: true, dmbBytes: 262_144 });
+  t.after(() => ends.close());
+  await moved(ends);
+  const { client, server, movers } = ends;
+  client.pause();
+  server.pause().on('error', () => {});
+  client.end('c'.repeat(65_536)); // one chunk, after which it wants no more
+  await eventually('the end of TCP is seen', () => movers[1].carrier?.hasMoreToShow === true);
+  const failed = new Promise((resolve) => server.write('s'.repeat(600_000), resolve));
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  movers[1].peerGone();
+  for (let minute = 0; minute < 3; minute++) t.mock.timers.tick(60_000);
+  t.mock.timers.reset();
+  await failed;
+  assert.ok(server.destroyed);
+});
+
 test('a peer that has gone without an end: what it wrote is read, however late, then comes a reset', async (t) => {
   const ends = await pair({ dmbBytes: 262_144 });
   t.after(() => ends.close());

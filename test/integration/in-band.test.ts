@@ -7,6 +7,7 @@ import { connect as netConnect, createServer as netCreateServer, type Server, ty
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { readTables } from '../../src/cli/rows.ts';
 import { DEFAULT_UEID, parseChid, randomGid } from '../../src/ism/index.ts';
 import { type Decline, decodeClc, encodeClc, SMC_CLC_DECL } from '../../src/smc/clc/index.ts';
 import { CLC_WAIT_MS } from '../../src/smc/in-band.ts';
@@ -338,6 +339,20 @@ describe('a client that shakes hands in-band', { skip }, () => {
       });
     });
     await gone;
+  });
+
+  test('leaves nothing behind when it is destroyed at whatever moment of the handshake', async () => {
+    const { port } = await inBandServer();
+    for (let i = 0; i < 150; i++) {
+      const socket = isthmus.connect({ port, host: '127.0.0.1', handshake });
+      socket.on('error', () => {});
+      const closed = once(socket, 'close');
+      for (let turn = 0; turn < i % 30; turn++) await new Promise(setImmediate);
+      socket.destroy();
+      await closed;
+    }
+    const rows = () => readTables(String(process.pid)).rows.filter(({ state }) => state === 'closed');
+    await eventually('all are forgotten', () => rows().length === 0);
   });
 
   test('runs the listeners of its program in the context of connect', async () => {
