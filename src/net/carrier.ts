@@ -8,7 +8,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
-import { nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
+import { holdLoop, letLoopGo, nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
@@ -44,18 +44,15 @@ export interface CarrierListener {
 
 /** Chunks handed on are at most that long. */
 const CHUNK_BYTES = 64 * 1024;
-/** How much of writes that wait for room may be taken as done, as the buffers of TCP would take it. */
-const MOST_OWED_BYTES = 4 * 1024 * 1024;
 /** Bytes handed on in one turn, so that one fast writer does not keep the event loop. */
 const TURN_BYTES = 256 * 1024;
 
 /** A write that waits for room. */
 interface Pending {
-  bytes: Uint8Array[];
-  /** In the first of them. */
+  readonly bytes: readonly Uint8Array[];
+  index: number;
   offset: number;
-  /** Null = the stream takes it as done. */
-  callback: WriteCallback | null;
+  callback: WriteCallback;
 }
 type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
 
@@ -84,8 +81,6 @@ export class Carrier {
   /** Whether the handle's reading is ours to steer (the ring is the source). */
   #steering = false;
   #pending: Pending | null = null;
-  /** The end of the stream, which waits for bytes that the stream takes as written. */
-  #waitingFinal: (() => void) | null = null;
   /** Tells the stream of the end of a write that had to wait. */
   #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
@@ -234,7 +229,7 @@ export class Carrier {
     if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
       if (this.#pending !== null) this.#goOn();
       if (connection.in.canTake) this.#pump();
-      this.#oweRest();
+      if (this.#pending !== null) this.#giveWay();
       this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
     } else {
       this.settle();
@@ -250,7 +245,7 @@ export class Carrier {
     this.#goOn();
     this.#steer();
     this.#pump();
-    this.#oweRest();
+    this.#giveWay();
     this.#count();
     if (!this.#closed) this.#listener.changed();
   }
@@ -394,7 +389,9 @@ export class Carrier {
     }
     const now = this.#fromTcp(chunk, false);
     if (now === null) return true;
-    return this.#handUp(now, encoding);
+    const wantsMore = this.#handUp(now, encoding);
+    if (!wantsMore && this.#pending !== null) nextTick(() => this.settle());
+    return wantsMore;
   }
 
   /**
@@ -520,10 +517,6 @@ export class Carrier {
   }
 
   #final(callback: WriteCallback): void {
-    if (this.#pending !== null) {
-      this.#waitingFinal = () => this.#final(callback);
-      return;
-    }
     try {
       this.#connection?.end();
     } catch (error) {
@@ -539,8 +532,7 @@ export class Carrier {
       return;
     }
     this.#closed = true;
-    const losesBytes = this.#pending !== null && this.#pending.callback === null;
-    const reset = this.#socket.resetAndClosing === true || losesBytes || this.#leavesUnread();
+    const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
     this.#connection?.close(reset);
     this.#listener.closing(reset);
     destroy.call(this.#socket, error, (after) => {
@@ -549,9 +541,8 @@ export class Carrier {
       callback(after);
     });
     const pending = this.#pending;
-    this.#pending = null;
-    const canceled = ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null;
-    if (pending !== null && pending.callback !== null) nextTick(pending.callback, canceled);
+    this.#waitsNoMore();
+    if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
     this.#listener.closed();
     this.#connection = null;
     this.#counters = this.#counters.slice(); // the memory is another connection's soon
@@ -594,15 +585,18 @@ export class Carrier {
       const bytes = writev
         ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
         : [bytesOf(data, encoding)];
-      this.#pending ??= { bytes: [], offset: 0, callback: null };
-      this.#pending.bytes.push(...bytes);
+      const pending = { bytes, index: 0, offset: 0, callback };
+      this.#pending = pending;
       if (this.#flush()) {
         callback();
         return;
       }
       // What makes room for the rest is not of the program: its callback belongs to the write, as on TCP.
-      this.#pending.callback = AsyncResource.bind(callback);
-      this.#oweRest();
+      pending.callback = AsyncResource.bind(callback);
+      // A write that waits keeps the program running, as one that waits for TCP does.
+      this.#holdsLoop = true;
+      holdLoop();
+      this.#giveWay();
       return;
     }
     if (socket._handle === null || socket.connecting) {
@@ -645,38 +639,43 @@ export class Carrier {
     const pending = this.#pending;
     if (pending === null || this.#connection === null) return;
     if (this.#connection.out.isMoved) {
-      if (this.#flush()) this.#hasLeft(pending);
+      if (this.#flush()) this.#answerLater(pending.callback);
       return;
     }
-    this.#pending = null;
-    const chunks = restOf(pending).map((chunk) => ({ chunk, encoding: 'buffer' }));
-    const { callback } = pending;
-    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) => {
-      if (callback !== null) this.#answerLater(() => callback(error));
-      else if (error) this.#socketDestroy(error);
-    });
-    if (callback === null) this.#hasLeft(pending);
-  }
-
-  #hasLeft({ callback }: Pending): void {
-    if (callback !== null) this.#answerLater(callback);
-    const final = this.#waitingFinal;
-    this.#waitingFinal = null;
-    final?.();
+    this.#waitsNoMore();
+    const rest = [...pending.bytes.slice(pending.index)];
+    const [first] = rest;
+    if (first !== undefined) rest[0] = first.subarray(pending.offset);
+    const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
+    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) =>
+      this.#answerLater(() => pending.callback(error)),
+    );
   }
 
   /**
    * A stream may not read before its write is done (HTTP/2 does not). When the peer's does not either, both wait for room for ever,
-   * where the buffers of TCP would take both writes. So what waits for room is taken as done while bytes stand here that nobody wants.
+   * where the buffers of TCP would take both writes: so this one goes there.
    */
-  #oweRest(): void {
-    const pending = this.#pending;
-    if (pending === null || pending.callback === null) return;
-    if (this.#wants || !this.#steering || !this.#connection?.in.canTake || this.#pendingBytes() > MOST_OWED_BYTES)
-      return;
-    this.#answerLater(pending.callback);
-    this.#pending = { bytes: [Buffer.concat(restOf(pending))], offset: 0, callback: null };
+  #giveWay(): void {
+    const connection = this.#connection;
+    if (this.#pending === null || !connection?.out.isMoved || !connection.canGoBack) return;
+    const { in: inbound } = connection;
+    const leavesUnread = this.#steering
+      ? inbound.canTake && !this.#wants
+      : inbound.state === 'CATCHUP' && !this.#handle.reading;
+    if (!leavesUnread) return;
+    connection.out.back();
+    this.#goOn();
   }
+
+  /** No write waits for room any more. */
+  #waitsNoMore(): void {
+    this.#pending = null;
+    if (!this.#holdsLoop) return;
+    this.#holdsLoop = false;
+    letLoopGo();
+  }
+  #holdsLoop = false;
 
   /** Gives the ring what it takes of the write that waits; whether that is all. */
   #flush(): boolean {
@@ -684,7 +683,7 @@ export class Carrier {
     const connection = this.#connection;
     if (pending === null || connection === null) return false;
     let progress = false;
-    for (let [bytes] = pending.bytes; bytes !== undefined; [bytes] = pending.bytes) {
+    for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
       const taken = this.#intoRing(connection, bytes, pending.offset);
       progress ||= taken > 0;
       pending.offset += taken;
@@ -692,10 +691,10 @@ export class Carrier {
         if (progress) this.#socket._unrefTimer();
         return false;
       }
-      pending.bytes.shift();
+      pending.index++;
       pending.offset = 0;
     }
-    this.#pending = null;
+    this.#waitsNoMore();
     if (progress) this.#socket._unrefTimer();
     this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
     return true;
@@ -716,7 +715,7 @@ export class Carrier {
   #pendingBytes(): number {
     const pending = this.#pending;
     if (pending === null || !this.#connection?.out.isMoved) return 0;
-    return pending.bytes.reduce((sum, { length }) => sum + length, -pending.offset);
+    return pending.bytes.slice(pending.index).reduce((sum, { length }) => sum + length, -pending.offset);
   }
 
   // --- In ---
@@ -737,7 +736,7 @@ export class Carrier {
       };
       handle.readStop = () => {
         this.#wants = false;
-        this.#oweRest();
+        this.#giveWay();
         return 0;
       };
     } else if (native && this.#steering && this.#tcpEnd === null) {
@@ -939,10 +938,6 @@ export function watchEnd(socket: Socket, ended: () => void): void {
   };
   watchers.add(watching);
   internal._destroy = watching;
-}
-
-function restOf({ bytes: [first, ...others], offset }: Pending): Uint8Array[] {
-  return first === undefined ? [] : [first.subarray(offset), ...others];
 }
 
 function isBytes(chunk: unknown): chunk is Uint8Array {

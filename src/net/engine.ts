@@ -8,6 +8,7 @@ import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { IsthmusError } from '../ism/index.ts';
+import { nextTick } from '../os/event-loop.ts';
 import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
@@ -167,7 +168,7 @@ export class Engine implements Passing {
     const info = this.info(socket);
     const { local, peer, mode, reason } = info;
     debug('%s > %s: %s %s (%s)', endpointText(local), endpointText(peer), mode, reason.name, reason.text);
-    if (changes.hasSubscribers) process.nextTick(() => changes.publish({ socket, info }));
+    if (changes.hasSubscribers) nextTick(() => changes.publish({ socket, info }));
   }
 
   #republish(socket: Socket): void {

@@ -4,5 +4,20 @@
  */
 export const { setImmediate, queueMicrotask } = globalThis;
 export const nextTick = process.nextTick.bind(process) as typeof process.nextTick;
+
+/** Something keeps the program running, as a request of libuv does. To be followed by `letLoopGo`. */
+export function holdLoop(): void {
+  holder ??= setInterval(() => {}, MAX_DELAY_MS);
+  if (holds++ === 0) holder.ref();
+}
+
+export function letLoopGo(): void {
+  if (--holds === 0) holder?.unref();
+}
+const { setInterval } = globalThis;
+const MAX_DELAY_MS = 2 ** 31 - 1;
+let holder: NodeJS.Timeout | null = null;
+let holds = 0;
+
 /** Milliseconds, as performance.now. */
 export const now = performance.now.bind(performance);

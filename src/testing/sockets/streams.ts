@@ -307,7 +307,7 @@ export const writing = {
     await scene.quiet();
     return got.map(({ bytes }) => bytes.equals(sent));
   },
-  'what is taken as written is not lost by an end': async (scene) => {
+  'an end behind writes that wait, of two that do not read': async (scene) => {
     const pair = await scene.pair();
     const { client, server } = pair;
     const sent = pattern(400_000);
