@@ -88,3 +88,44 @@ for (const [state, expected] of Object.entries(STATES)) {
     assert.deepEqual(outcomes, [expected, expected]);
   });
 }
+
+/** Echoes; the client ends its side before it has everything back, and then nothing but the write that waits keeps the server. */
+const ECHO = `
+import { connect, createServer } from 'node:net';
+import { fork } from 'node:child_process';
+const port = process.argv[2];
+if (port === undefined) {
+  const server = createServer({ allowHalfOpen: true }, (socket) => { server.close(); socket.pipe(socket); });
+  server.listen(0, '127.0.0.1', () => {
+    const child = fork(process.argv[1], [server.address().port], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    child.unref();
+    child.channel.unref();
+  });
+} else {
+  const mode = () => globalThis[Symbol.for('isthmus.runtime.1')]?.info(socket).mode ?? 'TCP';
+  const socket = connect(+port, '127.0.0.1');
+  let got = 0, sent = 0;
+  const write = (length) => { sent += length; return socket.write(Buffer.alloc(length)); };
+  const count = (chunk) => { got += chunk.length; };
+  socket.on('data', count);
+  for (let i = 0; i < 1000 && mode() !== process.env.WANTED; i++) {
+    write(1);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  socket.pause();
+  for (let i = 0; i < 6; i++) write(100_000);
+  socket.end();
+  setTimeout(() => socket.resume(), 500);
+  socket.on('end', () => console.log('got back ' + (got - sent)));
+}
+`;
+
+test('a write that waits keeps a program running, though the peer has ended its side', { skip }, async () => {
+  const file = join(work.directory, 'echo.mjs');
+  writeFileSync(file, ECHO);
+  for (const wanted of ['TCP', 'SMC-D']) {
+    const env = { ...work.env, WANTED: wanted, ISTHMUS_POLICY: wanted === 'TCP' ? 'off' : 'eager' };
+    const { stdout, stderr } = await work.finish(process.execPath, [CLI, 'run', process.execPath, file], { env });
+    assert.equal(stdout, 'got back 0\n', `${wanted} ${stderr}`);
+  }
+});

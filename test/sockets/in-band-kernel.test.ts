@@ -2,15 +2,15 @@
 import { socketScenarios } from '../../src/testing/index.ts';
 import { compareInBand } from './in-band.ts';
 
+const { closing, writing } = socketScenarios;
+const NOWHERE_ELSE = 'what waits for room in the ring has nowhere else to go';
+
 compareInBand('kernel', [
+  ...[writing['both read only when their writes are done'], writing['both read only when they have finished']].map(
+    (scenario) => ({ scenario, reason: `${NOWHERE_ELSE}: the two wait for each other, as they would with Linux` }),
+  ),
   {
-    scenario: socketScenarios.writing['both read only when their writes are done'],
-    reason:
-      'what waits for room in the ring has nowhere else to go: the two wait for each other, as they would with Linux',
-  },
-  {
-    scenario: socketScenarios.closing['destroy after a write that the kernel takes whole: it arrives'],
-    reason:
-      'what waits for room in the ring has nowhere else to go, and is lost as what waits for room in the kernel is on TCP',
+    scenario: closing['destroy after a write that the kernel takes whole: it arrives'],
+    reason: `${NOWHERE_ELSE}, and is lost as what waits for room in the kernel is on TCP`,
   },
 ]);

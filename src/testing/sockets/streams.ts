@@ -307,6 +307,20 @@ export const writing = {
     await scene.quiet();
     return got.map(({ bytes }) => bytes.equals(sent));
   },
+  'both read only when they have finished': async (scene) => {
+    const { client, server } = await scene.pair({ connect: { allowHalfOpen: true }, listen: { allowHalfOpen: true } });
+    const sent = pattern(400_000);
+    const got: { readonly bytes: Buffer }[] = [];
+    for (const socket of [client, server]) {
+      socket.pause().once('finish', () => {
+        got.push(collect(socket));
+        socket.resume();
+      });
+      socket.end(sent);
+    }
+    await scene.quiet();
+    return got.map(({ bytes }) => bytes.equals(sent));
+  },
   'an end behind writes that wait, of two that do not read': async (scene) => {
     const pair = await scene.pair();
     const { client, server } = pair;
