@@ -57,9 +57,9 @@ export const ss: Command = {
 function whyNone(pid: string | undefined, all: number): string {
   if (all > 0) return `none of ${all} connections is in shared memory; isthmus ss without -D says why`;
   if (pid !== undefined && !existsSync(`/proc/${pid}`)) return `there is no process ${pid}`;
-  const where = pid === undefined ? 'no program of yours' : `process ${pid}`;
-  const what = pid === undefined ? 'has a connection' : 'has no connection';
-  return `${where} ${what} that Isthmus has looked at; isthmus run COMMAND starts a program with Isthmus`;
+  const ways = 'isthmus run COMMAND starts a program with Isthmus, NODE_DEBUG=isthmus has one say why nothing moves';
+  const whose = pid === undefined ? 'no program of yours has a connection' : `process ${pid} has no connection`;
+  return `${whose} that Isthmus has looked at (without it, with the policy off, or where it cannot work none is): ${ways}`;
 }
 
 export function formatConnections(rows: readonly ConnectionInfo[], details = false): string {

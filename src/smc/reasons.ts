@@ -21,7 +21,7 @@ const ROWS = {
   PEERNOSMC: [
     SMC_CLC_DECL.PEERNOSMC,
     'the other end has not announced this connection',
-    'run the other program under `isthmus run`, as the same user, not with the policy off; under lazy it announces after some bytes or time',
+    'run the other program under `isthmus run`, as the same user, with koffi and the same fabric (`isthmus fabric status` at both ends), not with the policy off; under lazy it announces after some bytes or time',
   ],
   NOSMCDEV: [SMC_CLC_DECL.NOSMCDEV, 'there is no ISM device', ''],
   NOSMCDDEV: [
