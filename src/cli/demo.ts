@@ -196,7 +196,7 @@ const STEPS: readonly (readonly [string, readonly string[]])[] = [
   ['to call the system', ['PLATFORM', 'KERNEL', 'FFI', 'SYSTEM']],
   ['to get at the sockets of this Node.js', ['INTERNALS']],
   ['to reach the fabric', ['NOFABRIC', 'UNTRUSTED', 'FABRICLOST', 'FABRICBUSY', 'FABRICSILENT']],
-  ['to find the other end', ['PEERNOSMC', 'MISMATCH', 'SHARED', 'NOTLOCAL', 'SELF', 'UNKNOWNUSER']],
+  ['to find the other end', ['PEERNOSMC', 'MISMATCH', 'UNPROVEN', 'SHARED', 'NOTLOCAL', 'SELF', 'UNKNOWNUSER']],
   ['to see a connection that is old enough', ['YOUNG', 'NOBYTE']],
 ];
 

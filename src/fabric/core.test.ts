@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { beforeEach, test } from 'node:test';
 import { type Gid, parseGid, parseUeid } from '../ism/index.ts';
+import type { Verdict } from './challenge.ts';
 import { FabricCore, type FabricIo } from './core.ts';
 import { defaultEids, type EidTable } from './eids.ts';
 import type { FabricLimits } from './limits.ts';
@@ -30,6 +31,21 @@ class World implements FabricIo {
   inspect(fd: number): Shown {
     assert.ok(this.open.has(fd), 'looked at while it is held');
     return this.sockets.get(fd) ?? null;
+  }
+  /** Challenges under way. */
+  readonly challenges: { fds: [number, number]; rounds: number; done: (verdict: Verdict) => void }[] = [];
+  challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): { cancel(): void } {
+    assert.ok(this.open.has(one) && this.open.has(other), 'asked while both are held');
+    const challenge = { fds: [one, other] as [number, number], rounds, done };
+    this.challenges.push(challenge);
+    return { cancel: () => void this.challenges.splice(this.challenges.indexOf(challenge) >>> 0, 1) };
+  }
+  /** What comes of the one challenge there is. */
+  answer(verdict: Verdict): number {
+    const [{ rounds, done } = assert.fail('nobody is asked')] = this.challenges.splice(0);
+    done(verdict);
+    this.settle();
+    return rounds;
   }
   close(fd: number, closed: () => void): void {
     assert.ok(this.open.delete(fd), 'closed once');
@@ -114,7 +130,10 @@ function show(
 ): void {
   const fd = nextFd++;
   world.open.add(fd);
-  world.sockets.set(fd, changes === null ? null : { ...announced, established: true, lingers: false, ...changes });
+  world.sockets.set(
+    fd,
+    changes === null ? null : { ...announced, established: true, lingers: false, urgentInline: false, ...changes },
+  );
   core.message(id, { type: 'SHOWN', claim: announced.claim }, fd);
 }
 
@@ -571,4 +590,100 @@ test('without descriptors for a pair there is none, and the next question may ha
   assert.deepEqual(world.types(2), []);
   world.descriptorsLeft = 1000;
   assert.equal(reach(1, peer).length, 2);
+});
+
+// --- Across namespaces and address translation ---
+
+const CLIENT = { address: '10.1.0.2', port: 5000 };
+/** The client calls the server by an address that is translated. */
+const FAR = {
+  client: end('client', { local: CLIENT, peer: { address: '10.96.0.1', port: 80 }, netnsCookie: 6n }),
+  server: end('server', { local: { address: '10.2.0.3', port: 8080 }, peer: CLIENT }),
+};
+
+function announceFar(uids: readonly [number, number] = [1000, 1000]): void {
+  join(1, uids[0]);
+  join(2, uids[1]);
+  core.message(1, FAR.client, null);
+  core.message(2, FAR.server, null);
+  assert.deepEqual([world.types(1), world.types(2)], [['SHOW'], ['SHOW']]);
+  show(1, FAR.client);
+  show(2, FAR.server);
+}
+
+for (const [uids, rounds] of [
+  [[1000, 1000], 3],
+  [[1000, 1001], 8],
+] as const) {
+  test(`what the client's own name says is proven by urgent bytes: users ${uids}`, () => {
+    announceFar(uids);
+    assert.deepEqual(world.sent, []);
+    assert.equal(world.answer('proven'), rounds);
+    assert.deepEqual(
+      [world.types(1), world.types(2)],
+      [
+        ['INTRODUCE', 'MATCHED'],
+        ['INTRODUCE', 'MATCHED'],
+      ],
+    );
+    assert.equal(world.open.size, 0);
+  });
+}
+
+test('a stranger with the same names is not asked twice, and the right one is found', () => {
+  announceFar();
+  world.answer('refuted');
+  assert.deepEqual([world.types(1), world.types(2)], [['RELEASED'], ['RELEASED']]);
+  join(3);
+  core.message(3, { ...FAR.server, socketCookie: 33n, netnsCookie: 9n }, null);
+  assert.deepEqual([world.types(1), world.types(2), world.types(3)], [['SHOW'], [], ['SHOW']]);
+  show(1, FAR.client);
+  show(3, { ...FAR.server, socketCookie: 33n, netnsCookie: 9n });
+  world.answer('proven');
+  assert.deepEqual(world.types(3), ['INTRODUCE', 'MATCHED']);
+});
+
+test('who cannot be asked now is asked later, and given up at last', () => {
+  announceFar();
+  for (let tries = 1; ; tries++) {
+    world.answer('later');
+    const said = world.types(1);
+    if (said.includes('DECLINED')) {
+      assert.deepEqual(said, ['DECLINED']);
+      assert.equal(tries, 6);
+      return;
+    }
+    assert.deepEqual(said, ['RELEASED'], 'not at once');
+    world.clock += 100_000;
+    for (const expired of [...world.timers]) expired();
+    assert.deepEqual(world.types(1), ['SHOW']);
+    show(1, FAR.client);
+    show(2, FAR.server);
+  }
+});
+
+test('a partition that leaves ends the challenge before its descriptor is closed', () => {
+  announceFar();
+  core.left(1);
+  assert.deepEqual(world.challenges, []);
+  assert.equal(world.open.size, 0);
+});
+
+test('nobody is asked whose socket has urgent bytes in its stream', () => {
+  join(1);
+  join(2);
+  core.message(1, FAR.client, null);
+  core.message(2, FAR.server, null);
+  show(1, FAR.client, { urgentInline: true });
+  show(2, FAR.server);
+  assert.deepEqual(world.challenges, []);
+  assert.equal(world.open.size, 0);
+});
+
+test('a loopback address means nothing in another namespace', () => {
+  join(1);
+  join(2);
+  core.message(1, end('client', { netnsCookie: 6n }), null);
+  core.message(2, end('server', { peer: A, local: { ...B, port: 81 } }), null);
+  assert.deepEqual(world.sent, []);
 });

@@ -7,9 +7,19 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
+import type { Verdict } from './challenge.ts';
 import { changeEids, type EidOutcome, type EidTable, eidsMessage } from './eids.ts';
 import { Bucket, DEFAULT_LIMITS, type FabricLimits, OVERFLOW_UID } from './limits.ts';
-import { areTwoEnds, checkShown, connectionKey, endOf, isSelfConnected, type Shown } from './match.ts';
+import {
+  areTwoEnds,
+  checkShown,
+  clientKey,
+  connectionKey,
+  endOf,
+  isSelfConnected,
+  mayBeTwoEnds,
+  type Shown,
+} from './match.ts';
 import {
   type Decline,
   type FabricMessage,
@@ -26,6 +36,8 @@ export interface FabricIo {
   send(partition: PartitionId, message: FabricMessage, fds?: readonly number[]): void;
   hangUp(partition: PartitionId): void;
   inspect(fd: number): Shown;
+  /** Asks for proof by so many urgent bytes in each direction, and says in a moment what came of it. */
+  challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): { cancel(): void };
   /** Closes, and calls back when that is done. Never blocks. */
   close(fd: number, closed: () => void): void;
   /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
@@ -65,12 +77,19 @@ interface Claim {
   readonly key: string;
   /** The proof under way. */
   proof: Proof | null;
+  /** Those that it is not the other end of. */
+  readonly refuted: WeakSet<Claim>;
+  /** How often it was asked for proof by urgent bytes, to no avail. */
+  tries: number;
+  /** Not before this time again. */
+  notBefore: number;
 }
 
 interface Proof {
   readonly claims: readonly [Claim, Claim];
   readonly shown: Map<Claim, number>;
-  readonly timer: { cancel(): void };
+  /** What it waits for. */
+  timer: { cancel(): void };
 }
 
 interface User {
@@ -84,6 +103,12 @@ interface User {
 
 /** How long a partition may take to show a socket. */
 const SHOW_TIMEOUT_MS = 2000;
+/** Urgent bytes in each direction, by which a stranger is found out. */
+const ROUNDS_OF_ONE_USER = 3;
+const ROUNDS_OF_TWO_USERS = 8;
+/** How often a claim is asked for proof by urgent bytes: at other moments, or with others that have the same names. */
+const MOST_TRIES = 6;
+const FIRST_RETRY_MS = 100;
 
 export class FabricCore {
   readonly incarnation = randomBytes(8).readBigUInt64LE();
@@ -95,7 +120,9 @@ export class FabricCore {
   readonly #users = new Map<number, User>();
   /** By connection key: the claims for either end. */
   readonly #claims = new Map<string, [Claim[], Claim[]]>();
-  readonly counters = { announced: 0, shown: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
+  /** By what both ends call the client. */
+  readonly #byClient = new Map<string, Set<Claim>>();
+  readonly counters = { announced: 0, shown: 0, challenged: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
   #eids: EidTable;
   #match = 0n;
 
@@ -233,7 +260,8 @@ export class FabricCore {
     } else if (isSelfConnected(announced)) {
       this.#say(partition, announced.claim, 7);
     } else {
-      this.#add({ partition, announced, key: connectionKey(announced), proof: null });
+      const fresh = { proof: null, refuted: new WeakSet<Claim>(), tries: 0, notBefore: 0 };
+      this.#add({ partition, announced, key: connectionKey(announced), ...fresh });
     }
   }
 
@@ -253,6 +281,8 @@ export class FabricCore {
     mine.push(claim);
     this.#claims.set(key, sides);
     partition.claims.set(announced.claim, claim);
+    const sameClient = this.#byClient.get(clientKey(announced)) ?? new Set();
+    this.#byClient.set(clientKey(announced), sameClient.add(claim));
     this.#tryToProve(claim);
   }
 
@@ -261,7 +291,25 @@ export class FabricCore {
     if (claim.proof !== null || !this.#stands(claim)) return;
     const others = this.#claims.get(claim.key)?.[1 - endOf(claim.announced)] ?? [];
     const other = others.find((one) => one.proof === null && one.partition !== claim.partition);
-    if (other !== undefined) this.#prove(claim, other);
+    const second = other ?? this.#mayBeOtherEnd(claim);
+    if (second !== undefined) this.#prove(claim, second);
+  }
+
+  /** One in another network namespace. */
+  #mayBeOtherEnd(claim: Claim): Claim | undefined {
+    const { announced } = claim;
+    const now = this.#io.now();
+    if (claim.notBefore > now) return undefined;
+    return [...(this.#byClient.get(clientKey(announced)) ?? [])].find(
+      (one) =>
+        one.announced.role !== announced.role &&
+        one.partition !== claim.partition &&
+        one.key !== claim.key &&
+        one.proof === null &&
+        one.notBefore <= now &&
+        !claim.refuted.has(one) &&
+        mayBeTwoEnds(one.announced, announced),
+    );
   }
 
   #stands(claim: Claim): boolean {
@@ -273,6 +321,9 @@ export class FabricCore {
     const { key, partition, announced } = claim;
     if (!this.#stands(claim)) return;
     partition.claims.delete(announced.claim);
+    const sameClient = this.#byClient.get(clientKey(announced));
+    sameClient?.delete(claim);
+    if (sameClient?.size === 0) this.#byClient.delete(clientKey(announced));
     const sides = this.#claims.get(key);
     if (sides !== undefined) {
       const mine = sides[endOf(announced)];
@@ -335,19 +386,58 @@ export class FabricCore {
 
   #decide(proof: Proof): void {
     const [one, other] = proof.claims;
-    const faults = proof.claims.map((claim) => {
-      const fd = proof.shown.get(claim);
-      return fd === undefined ? 2 : checkShown(claim.announced, this.#io.inspect(fd));
+    const shown = proof.claims.map((claim) => this.#io.inspect(proof.shown.get(claim) as number));
+    const faults = proof.claims.map((claim, i) => checkShown(claim.announced, shown[i] ?? null));
+    if (faults.some((fault) => fault !== null)) {
+      this.#endProof(proof, () => {
+        for (const [i, fault] of faults.entries()) if (fault !== null) this.#decline(proof.claims[i] as Claim, fault);
+      });
+    } else if (areTwoEnds(one.announced, other.announced)) {
+      this.#endProof(proof, () => this.#matched(one, other));
+    } else if (one.key === other.key) {
+      this.#endProof(proof, () => {
+        for (const claim of proof.claims) this.#decline(claim, 2);
+      });
+    } else if (shown.some((end) => end?.urgentInline)) {
+      this.#endProof(proof, () => this.#refuted(one, other));
+    } else {
+      this.#challenge(proof);
+    }
+  }
+
+  #challenge(proof: Proof): void {
+    const [one, other] = proof.claims;
+    const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
+    const rounds = one.partition.uid === other.partition.uid ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
+    proof.timer.cancel();
+    proof.timer = this.#io.challenge(fdOne, fdOther, rounds, (verdict) => {
+      this.counters.challenged++;
+      this.#endProof(proof, () => {
+        if (verdict === 'proven') this.#matched(one, other);
+        else if (verdict === 'refuted') this.#refuted(one, other);
+        else this.#askLater(one, other);
+      });
     });
-    const proven = faults[0] === null && faults[1] === null && areTwoEnds(one.announced, other.announced);
-    this.#endProof(proof, () => {
-      if (proven) this.#matched(one, other);
-      else if (faults[0] === null && faults[1] === null) for (const claim of proof.claims) this.#decline(claim, 2);
-      for (const [i, fault] of faults.entries()) {
-        const claim = proof.claims[i];
-        if (fault !== null && fault !== undefined && claim !== undefined) this.#decline(claim, fault);
+  }
+
+  /** Each may have another end. */
+  #refuted(one: Claim, other: Claim): void {
+    one.refuted.add(other);
+    other.refuted.add(one);
+    for (const claim of [one, other]) if (++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
+  }
+
+  /** A reader that is stopped now may read then. */
+  #askLater(one: Claim, other: Claim): void {
+    for (const claim of [one, other]) {
+      if (++claim.tries >= MOST_TRIES) {
+        this.#decline(claim, 9);
+        continue;
       }
-    });
+      const delayMs = FIRST_RETRY_MS * 2 ** claim.tries;
+      claim.notBefore = this.#io.now() + delayMs;
+      this.#io.after(delayMs, () => this.#tryToProve(claim));
+    }
   }
 
   /**

@@ -2,8 +2,8 @@
  * Whether two sockets are the two ends of one TCP connection.
  *
  * Inside one network namespace names are proof: the kernel allows one established connection with the same names at a time, and
- * both sockets are held while they are looked at. Across namespaces names are only a hint; proof by urgent bytes has its place
- * here and is not built yet.
+ * both sockets are held while they are looked at. Across namespaces and address translation names are only a hint, and urgent bytes are
+ * the proof (challenge.ts). What stays equal then is the client's own address and port.
  */
 import type { Decline } from './protocol.ts';
 import type { Endpoint } from './wire.ts';
@@ -17,7 +17,9 @@ export interface Announced {
 }
 
 /** What the kernel says of a socket that was shown; null = it is no TCP socket with a peer. */
-export type Shown = (Announced & { readonly established: boolean; readonly lingers: boolean }) | null;
+export type Shown =
+  | (Announced & { readonly established: boolean; readonly lingers: boolean; readonly urgentInline: boolean })
+  | null;
 
 /** Equal for the two ends of a connection inside one network namespace, and different for any two that are not. */
 export function connectionKey(end: Announced): string {
@@ -32,6 +34,26 @@ export function endOf(end: Announced): 0 | 1 {
 
 export function isSelfConnected(end: Announced): boolean {
   return nameOf(end.local) === nameOf(end.peer);
+}
+
+/** What both ends call the client, unless its address is translated, too. */
+export function clientKey({ role, local, peer }: Announced & { readonly role: number }): string {
+  return nameOf(role === 0 ? local : peer);
+}
+
+/**
+ * Whether it makes sense to ask for proof of two ends with one `clientKey`: in two namespaces, inside which a loopback address stays. (In
+ * one namespace a client may have one name on many connections, and behind address translation nothing tells which is meant.)
+ */
+export function mayBeTwoEnds(one: Announced, other: Announced): boolean {
+  return (
+    one.netnsCookie !== other.netnsCookie &&
+    ![one, other].some(({ local, peer }) => isLoopback(local) || isLoopback(peer))
+  );
+}
+
+function isLoopback({ address }: Endpoint): boolean {
+  return address.startsWith('127.') || address === '0:0:0:0:0:0:0:1';
 }
 
 function nameOf({ address, port }: Endpoint): string {

@@ -224,6 +224,7 @@ export const DECLINES = {
   6: 'the fabric has no descriptors left for a new pair',
   7: 'the socket is connected to itself',
   8: 'the user of this partition is not known to the fabric',
+  9: 'it could not be proven which socket is the other end',
 } as const;
 export type Decline = keyof typeof DECLINES;
 

@@ -20,8 +20,10 @@ import {
   sendPacket,
   socketCookie,
   TCP_ESTABLISHED,
+  takesUrgentInline,
   tcpInfo,
 } from '../os/index.ts';
+import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
 import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
@@ -87,6 +89,7 @@ export class FabricServer {
       send: (id, message, fds = []) => this.#send(id, message, fds),
       hangUp: (id) => this.#hangUp(id),
       inspect,
+      challenge,
       close: (fd, closed) => closeFdAside(fd, closed),
       createPair,
       saveEids: this.#options.saveEids,
@@ -324,6 +327,7 @@ function inspect(fd: number): Shown {
       socketCookie: socketCookie(fd),
       established: tcpInfo(fd).state === TCP_ESTABLISHED,
       lingers: lingers(fd),
+      urgentInline: takesUrgentInline(fd),
     };
   } catch {
     return null;

@@ -1,5 +1,5 @@
 /** Whether an address can be of this host: only then is a connection any of our business. */
-import { isIP } from 'node:net';
+import { BlockList, isIP } from 'node:net';
 import { hostname, networkInterfaces } from 'node:os';
 import type { Prefix } from '../smc/negotiation.ts';
 
@@ -18,7 +18,32 @@ export function canBeLocal(address: string | undefined): boolean {
     refreshedAt = now;
     own = new Set(Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((one) => one.address)));
   }
-  return own.has(plain.split('%')[0] ?? plain);
+  const bare = plain.split('%')[0] ?? plain;
+  return own.has(bare) || (isFabricShared() && isPrivate(bare));
+}
+
+/** A fabric that was named may serve other network namespaces of this host, whose addresses nobody can tell from those of other hosts. */
+function isFabricShared(): boolean {
+  return (process.env.ISTHMUS_FABRIC ?? '') !== '';
+}
+
+/** Of RFC 1918, RFC 6598, link-local, or unique local. */
+function isPrivate(address: string): boolean {
+  privateAddresses ??= makePrivateAddresses();
+  return privateAddresses.check(address, address.includes(':') ? 'ipv6' : 'ipv4');
+}
+let privateAddresses: BlockList | null = null;
+
+function makePrivateAddresses(): BlockList {
+  const list = new BlockList();
+  list.addSubnet('10.0.0.0', 8);
+  list.addSubnet('172.16.0.0', 12);
+  list.addSubnet('192.168.0.0', 16);
+  list.addSubnet('100.64.0.0', 10);
+  list.addSubnet('169.254.0.0', 16);
+  list.addSubnet('fc00::', 7, 'ipv6');
+  list.addSubnet('fe80::', 10, 'ipv6');
+  return list;
 }
 
 /**

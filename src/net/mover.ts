@@ -186,10 +186,12 @@ export class Mover {
       this.stay(why);
       return;
     }
-    if (this.#ground.hasForeignOrigin(carrier, this.role)) {
+    // Once: what the fabric sends to prove the connection counts in the kernel as well.
+    if (!this.#isOurs && this.#ground.hasForeignOrigin(carrier, this.role)) {
       this.stay(REASONS.PASSEDON);
       return;
     }
+    this.#isOurs = true;
     this.#state = 'ANNOUNCED';
     this.#setReason(REASONS.PEERNOSMC);
     this.#ground.announce(this);
@@ -209,6 +211,8 @@ export class Mover {
     return true;
   }
   #triedAgain = false;
+  /** All bytes of the connection have passed through this process. */
+  #isOurs = false;
 
   /** Proven: the other end is known, and the handshake begins. */
   matched(): void {

@@ -727,6 +727,8 @@ function reasonOfDecline(reason: number): Reason {
       return REASONS.SELF;
     case 8:
       return REASONS.UNKNOWNUSER;
+    case 9:
+      return REASONS.UNPROVEN;
     default:
       return REASONS.MISMATCH;
   }

@@ -13,6 +13,7 @@ const connect = declare('connect', 'i32', ['i32', 'ptr', 'u32']);
 
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
+const SO_OOBINLINE = 10;
 const SO_LINGER = 13;
 const SO_PEERCRED = 17;
 const SO_PROTOCOL = 38;
@@ -87,6 +88,11 @@ export function isUnixStream(fd: number): boolean {
 
 export function lingers(fd: number): boolean {
   return option(fd, SOL_SOCKET, SO_LINGER, 8).readInt32LE(0) !== 0;
+}
+
+/** Whether the program gets urgent bytes in its stream. */
+export function takesUrgentInline(fd: number): boolean {
+  return option(fd, SOL_SOCKET, SO_OOBINLINE, 4).readInt32LE(0) !== 0;
 }
 
 export const TCP_ESTABLISHED = 1;

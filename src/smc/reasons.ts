@@ -125,6 +125,11 @@ const ROWS = {
     'Bun and Deno have a node:net of their own: run the program with Node.js',
   ],
   OVERRIDDEN: [0x4953001e, 'the program has put its own methods on it, which would be passed over', ''],
+  UNPROVEN: [
+    0x4953001f,
+    'the fabric could not prove which socket is the other end',
+    'a stopped reader cannot be asked: try again while bytes pass; a proxy in between makes two connections of one',
+  ],
   PAIRLOST: [0x49530020, 'the other partition has gone', ''],
   TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
   PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],

@@ -1,0 +1,155 @@
+/** Challenges between real sockets, while programs read and write them: no byte of theirs may change. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import { afterEach, beforeEach, test } from 'node:test';
+import { closeFd, peekUrgent, resetConnection, sendUrgent, tcpPair } from '../os/index.ts';
+import { pattern } from '../testing/sockets/scene.ts';
+import type { Verdict } from './challenge.ts';
+import { challenge } from './challenge-sockets.ts';
+
+const skip = process.platform !== 'linux';
+
+interface Ends {
+  readonly client: Socket;
+  readonly server: Socket;
+}
+const open: Socket[] = [];
+
+async function connection(): Promise<Ends> {
+  const listener = createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const client = connect((listener.address() as { port: number }).port, '127.0.0.1');
+  const [[server]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
+    [Socket],
+    unknown,
+  ];
+  listener.close();
+  open.push(client, server);
+  for (const socket of [client, server]) socket.on('error', () => {});
+  return { client, server };
+}
+
+const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+
+function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
+  return new Promise((resolve) => challenge(fdOf(one), fdOf(other), rounds, resolve));
+}
+
+let ends: Ends;
+beforeEach(async () => {
+  ends = await connection();
+});
+afterEach(() => {
+  for (const socket of open.splice(0)) socket.destroy();
+});
+
+/** Everything that comes, compared with what was sent. */
+function compare(reader: Socket, sent: Buffer): { readonly isExact: boolean; readonly bytes: number } {
+  let bytes = 0;
+  let isExact = true;
+  reader.on('data', (chunk: Buffer) => {
+    isExact &&= chunk.equals(sent.subarray(bytes, bytes + chunk.length));
+    bytes += chunk.length;
+  });
+  return {
+    get isExact() {
+      return isExact;
+    },
+    get bytes() {
+      return bytes;
+    },
+  };
+}
+
+test('two ends of one connection are proven, again and again', { skip }, async () => {
+  for (let i = 0; i < 200; i++) assert.equal(await ask(ends.client, ends.server, 8), 'proven');
+});
+
+test('ends of two connections are refuted', { skip }, async () => {
+  const others = await connection();
+  assert.equal(await ask(ends.client, others.server), 'refuted');
+  assert.equal(await ask(others.client, others.server), 'proven', 'and that harms nothing');
+});
+
+test('bytes of the programs stay as they are: a quick reader', { skip }, async () => {
+  const sent = pattern(3_000_000);
+  const got = compare(ends.server, sent);
+  let at = 0;
+  const verdicts = new Map<Verdict, number>();
+  while (at < sent.length) {
+    const length = 1 + ((at * 7) % 9000);
+    ends.client.write(sent.subarray(at, at + length));
+    at += length;
+    const verdict = await ask(ends.client, ends.server);
+    verdicts.set(verdict, (verdicts.get(verdict) ?? 0) + 1);
+  }
+  while (got.bytes < sent.length) await new Promise(setImmediate);
+  assert.ok(got.isExact);
+  assert.ok((verdicts.get('proven') ?? 0) > 0);
+  assert.equal(verdicts.get('refuted') ?? 0, 0);
+});
+
+test('bytes of the programs stay as they are: a slow reader', { skip }, async () => {
+  const sent = pattern(4_000_000);
+  const got = compare(ends.server, sent);
+  const slow = setInterval(() => {
+    ends.server.resume();
+    setImmediate(() => ends.server.pause());
+  }, 20);
+  let at = 0;
+  for (; at < sent.length && slow; at += 100_000) {
+    ends.client.write(sent.subarray(at, at + 100_000));
+    await ask(ends.client, ends.server);
+  }
+  clearInterval(slow);
+  ends.server.resume();
+  while (got.bytes < sent.length) await new Promise(setImmediate);
+  assert.ok(got.isExact);
+});
+
+test('a reader that is stopped, with its window closed, is not asked, and loses nothing', { skip }, async () => {
+  const sent = pattern(8_000_000);
+  ends.server.pause();
+  ends.client.write(sent);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  for (let i = 0; i < 3; i++) assert.equal(await ask(ends.client, ends.server), 'later');
+  const got = compare(ends.server, sent);
+  ends.server.resume();
+  while (got.bytes < sent.length) await new Promise(setImmediate);
+  assert.ok(got.isExact);
+  assert.equal(await ask(ends.client, ends.server), 'proven', 'once it reads again');
+});
+
+test('a byte that an earlier challenger left under way is waited for', { skip }, async () => {
+  const sent = pattern(100_000);
+  ends.server.pause();
+  ends.client.write(sent);
+  assert.ok(sendUrgent(fdOf(ends.client), 0x55));
+  assert.equal(await ask(ends.client, ends.server), 'later', 'it stands before the reader');
+  const got = compare(ends.server, sent);
+  ends.server.resume();
+  while (got.bytes < sent.length) await new Promise(setImmediate);
+  assert.equal(await ask(ends.client, ends.server), 'proven');
+  assert.deepEqual([got.isExact, got.bytes], [true, sent.length]);
+});
+
+test('a connection that has ended is refuted', { skip }, async () => {
+  const [one, other] = tcpPair();
+  resetConnection(other);
+  const verdict = await new Promise<Verdict>((resolve) => challenge(one, other, 3, resolve));
+  for (const fd of [one, other]) closeFd(fd);
+  assert.equal(verdict, 'refuted');
+});
+
+test('the urgent byte stands outside the stream', { skip }, async () => {
+  const got = compare(ends.server, Buffer.from('ab'));
+  ends.client.write('a');
+  while (got.bytes < 1) await new Promise(setImmediate);
+  assert.equal(peekUrgent(fdOf(ends.server)), 'none');
+  assert.ok(sendUrgent(fdOf(ends.client), 0x7a));
+  assert.equal(peekUrgent(fdOf(ends.server)), 0x7a);
+  ends.client.write('b');
+  while (got.bytes < 2) await new Promise(setImmediate);
+  assert.ok(got.isExact);
+});

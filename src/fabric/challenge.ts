@@ -1,0 +1,103 @@
+/**
+ * Proof that two sockets are the two ends of one connection where names prove nothing, across network namespaces and address
+ * translation: urgent bytes that are sent at the one are looked for at the other, in both directions.
+ *
+ * The stream of the programs stays as it is only if a second urgent byte never overtakes a first one that was not read past, which
+ * would make data of the first. So none is sent before the one before it has arrived, and unless its reader has none before it, or
+ * stands exactly at it. What an earlier challenge left under way counts as well.
+ */
+
+/** What is done with a socket that was shown. None of it waits; all of it throws when the connection has gone. */
+export interface UrgentEnd {
+  /** False when the kernel takes nothing now. */
+  send(byte: number): boolean;
+  peek(): number | 'coming' | 'none';
+  isAtMark(): boolean;
+  /** Bytes given to the kernel, and those of them that have arrived. */
+  given(): number;
+  acknowledged(): number;
+}
+
+/** 'later': now it cannot be asked, as the reader is stopped or the buffers are full. */
+export type Verdict = 'proven' | 'refuted' | 'later';
+
+/** Bytes that arrive and are not seen: the program may have read past them, or they went to somebody else. */
+const MOST_LOST = 12;
+
+/** One challenge: `step` does what can be done now. */
+export class Challenge {
+  readonly #directions: readonly Direction[];
+
+  /**
+   * @param rounds bytes that have to be seen, in each direction
+   * @param random a byte
+   */
+  constructor(one: UrgentEnd, other: UrgentEnd, rounds: number, random: () => number) {
+    this.#directions = [new Direction(one, other, rounds, random), new Direction(other, one, rounds, random)];
+  }
+
+  /** Null: to be asked again in a moment. */
+  step(): 'proven' | 'refuted' | null {
+    const states = this.#directions.map((direction) => direction.step());
+    if (states.includes('refuted')) return 'refuted';
+    return states.every((state) => state === 'proven') ? 'proven' : null;
+  }
+}
+
+class Direction {
+  readonly #from: UrgentEnd;
+  readonly #to: UrgentEnd;
+  readonly #rounds: number;
+  readonly #random: () => number;
+  #seen = 0;
+  #lost = 0;
+  /** The byte under way. */
+  #expected: number | null = null;
+  /** What has to have arrived before the next one: to begin with, all that somebody before us may have sent. */
+  #position: number;
+
+  constructor(from: UrgentEnd, to: UrgentEnd, rounds: number, random: () => number) {
+    this.#from = from;
+    this.#to = to;
+    this.#rounds = rounds;
+    this.#random = random;
+    this.#position = from.given();
+  }
+
+  step(): 'proven' | 'refuted' | null {
+    while (this.#seen < this.#rounds) {
+      if (this.#expected === null) {
+        if (!this.#send()) return null;
+      } else if (!this.#look()) {
+        return null;
+      }
+      if (this.#lost > MOST_LOST) return 'refuted';
+    }
+    return 'proven';
+  }
+
+  /** False when none can be sent now. */
+  #send(): boolean {
+    if (this.#from.acknowledged() < this.#position) return false;
+    const standing = this.#to.peek();
+    if (standing !== 'none' && !this.#to.isAtMark()) return false;
+    let byte = this.#random();
+    if (byte === standing) byte ^= 0xff; // or the old one would pass for it
+    if (!this.#from.send(byte)) return false;
+    this.#position = this.#from.given();
+    this.#expected = byte;
+    return true;
+  }
+
+  /** False when it is still under way. */
+  #look(): boolean {
+    // Asked for first: what has arrived then is seen below, if it is there.
+    const hasArrived = this.#from.acknowledged() >= this.#position;
+    const there = this.#to.peek();
+    if (there === this.#expected) this.#seen++;
+    else if (!hasArrived || there === 'coming') return false;
+    else this.#lost++;
+    this.#expected = null;
+    return true;
+  }
+}
