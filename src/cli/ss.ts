@@ -1,7 +1,7 @@
 /** `isthmus ss`: the connections of all programs of this user that have Isthmus loaded, in the manner of smcss. */
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { type ConnectionInfo, endpointText } from '../net/info.ts';
+import { type ConnectionInfo, formatEndpoint } from '../net/info.ts';
 import { type Command, EXIT_OK, formatTable, UsageError } from './command.ts';
 import { readTables } from './rows.ts';
 import { printable, printableJson } from './text.ts';
@@ -71,8 +71,8 @@ export function formatConnections(rows: readonly ConnectionInfo[], details = fal
       row.state,
       String(row.pid),
       row.role ?? '-',
-      endpointText(row.local),
-      endpointText(row.peer),
+      formatEndpoint(row.local),
+      formatEndpoint(row.peer),
       row.device === null ? '-' : row.device === 'host' ? `host ${row.access}` : row.device,
       row.mode === 'SMC-D' ? 'SMC-D' : `TCP 0x${reason.code.toString(16).padStart(8, '0')} ${reason.name}`,
     ];

@@ -1,6 +1,6 @@
 /** Challenges between sockets that are held. */
 import { randomBytes } from 'node:crypto';
-import { acknowledgedBytes, givenBytes, isAtMark, peekUrgent, sendUrgent } from '../os/index.ts';
+import { isAtMark, passedBytes, peekUrgent, sendUrgent, tcpInfo } from '../os/index.ts';
 import { Challenge, type UrgentEnd, type Verdict } from './challenge.ts';
 
 /** How long a descriptor may be held, which holds back a FIN. */
@@ -37,7 +37,7 @@ function urgentEnd(fd: number): UrgentEnd {
     send: (byte) => sendUrgent(fd, byte),
     peek: () => peekUrgent(fd),
     isAtMark: () => isAtMark(fd),
-    given: () => givenBytes(fd),
-    acknowledged: () => acknowledgedBytes(fd),
+    given: () => passedBytes(fd).sent,
+    acknowledged: () => tcpInfo(fd).bytesAcked,
   };
 }

@@ -1,33 +1,20 @@
 /** Challenges between real sockets, while programs read and write them: no byte of theirs may change. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
 import { closeFd, peekUrgent, resetConnection, sendUrgent, tcpPair } from '../os/index.ts';
-import { pattern } from '../testing/sockets/scene.ts';
+import { pattern, type SocketPair, socketPair } from '../testing/sockets/scene.ts';
 import type { Verdict } from './challenge.ts';
 import { challenge } from './challenge-sockets.ts';
 
 const skip = process.platform !== 'linux';
 
-interface Ends {
-  readonly client: Socket;
-  readonly server: Socket;
-}
-const open: Socket[] = [];
+const pairs: SocketPair[] = [];
 
-async function connection(): Promise<Ends> {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const client = connect((listener.address() as { port: number }).port, '127.0.0.1');
-  const [[server]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
-    [Socket],
-    unknown,
-  ];
-  listener.close();
-  open.push(client, server);
-  for (const socket of [client, server]) socket.on('error', () => {});
-  return { client, server };
+async function connection(): Promise<SocketPair> {
+  const pair = await socketPair();
+  pairs.push(pair);
+  return pair;
 }
 
 const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
@@ -36,12 +23,12 @@ function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
   return new Promise((resolve) => challenge(fdOf(one), fdOf(other), rounds, resolve));
 }
 
-let ends: Ends;
+let ends: SocketPair;
 beforeEach(async () => {
   ends = await connection();
 });
-afterEach(() => {
-  for (const socket of open.splice(0)) socket.destroy();
+afterEach(async () => {
+  for (const pair of pairs.splice(0)) await pair.close();
 });
 
 /** Everything that comes, compared with what was sent. */

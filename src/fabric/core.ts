@@ -75,6 +75,8 @@ interface Claim {
   readonly partition: Partition;
   readonly announced: MessageByName<'ANNOUNCE'>;
   readonly key: string;
+  /** What both ends call the client. */
+  readonly client: string;
   /** The proof under way. */
   proof: Proof | null;
   /** Those that it is not the other end of. */
@@ -120,7 +122,7 @@ export class FabricCore {
   readonly #users = new Map<number, User>();
   /** By connection key: the claims for either end. */
   readonly #claims = new Map<string, [Claim[], Claim[]]>();
-  /** By what both ends call the client. */
+  /** By their `client`. */
   readonly #byClient = new Map<string, Set<Claim>>();
   readonly counters = { announced: 0, shown: 0, challenged: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
   #eids: EidTable;
@@ -261,7 +263,8 @@ export class FabricCore {
       this.#say(partition, announced.claim, 7);
     } else {
       const fresh = { proof: null, refuted: new WeakSet<Claim>(), tries: 0, notBefore: 0 };
-      this.#add({ partition, announced, key: connectionKey(announced), ...fresh });
+      const names = { key: connectionKey(announced), client: clientKey(announced) };
+      this.#add({ partition, announced, ...names, ...fresh });
     }
   }
 
@@ -281,8 +284,7 @@ export class FabricCore {
     mine.push(claim);
     this.#claims.set(key, sides);
     partition.claims.set(announced.claim, claim);
-    const sameClient = this.#byClient.get(clientKey(announced)) ?? new Set();
-    this.#byClient.set(clientKey(announced), sameClient.add(claim));
+    this.#byClient.set(claim.client, (this.#byClient.get(claim.client) ?? new Set()).add(claim));
     this.#tryToProve(claim);
   }
 
@@ -300,7 +302,7 @@ export class FabricCore {
     const { announced } = claim;
     const now = this.#io.now();
     if (claim.notBefore > now) return undefined;
-    return [...(this.#byClient.get(clientKey(announced)) ?? [])].find(
+    return [...(this.#byClient.get(claim.client) ?? [])].find(
       (one) =>
         one.announced.role !== announced.role &&
         one.partition !== claim.partition &&
@@ -321,9 +323,9 @@ export class FabricCore {
     const { key, partition, announced } = claim;
     if (!this.#stands(claim)) return;
     partition.claims.delete(announced.claim);
-    const sameClient = this.#byClient.get(clientKey(announced));
+    const sameClient = this.#byClient.get(claim.client);
     sameClient?.delete(claim);
-    if (sameClient?.size === 0) this.#byClient.delete(clientKey(announced));
+    if (sameClient?.size === 0) this.#byClient.delete(claim.client);
     const sides = this.#claims.get(key);
     if (sides !== undefined) {
       const mine = sides[endOf(announced)];

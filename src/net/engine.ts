@@ -13,7 +13,7 @@ import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
-import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen, endpointText } from './info.ts';
+import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
@@ -167,7 +167,7 @@ export class Engine implements Passing {
     if (!debug.enabled && !changes.hasSubscribers) return;
     const info = this.info(socket);
     const { local, peer, mode, reason } = info;
-    debug('%s > %s: %s %s (%s)', endpointText(local), endpointText(peer), mode, reason.name, reason.text);
+    debug('%s > %s: %s %s (%s)', formatEndpoint(local), formatEndpoint(peer), mode, reason.name, reason.text);
     if (changes.hasSubscribers) nextTick(() => changes.publish({ socket, info }));
   }
 

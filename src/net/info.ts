@@ -33,7 +33,7 @@ export interface Endpoint {
 }
 
 /** As tools print it, `[::1]:80`. */
-export function endpointText(end: Endpoint | null): string {
+export function formatEndpoint(end: Endpoint | null): string {
   if (end === null) return '-';
   return end.address.includes(':') && !end.address.includes('.')
     ? `[${end.address}]:${end.port}`

@@ -24,6 +24,7 @@ import {
   localName,
   netnsCookie,
   openLedger,
+  passedBytes,
   peerName,
   resetConnection,
   shutdownBoth,
@@ -32,7 +33,6 @@ import {
   tcpInfo,
   testCookies,
   testDoorbell,
-  unacknowledgedBytes,
   unreadBytes,
   yieldCpu,
 } from '../os/index.ts';
@@ -281,22 +281,13 @@ export class Partition implements Ground, Client {
 
   hasForeignOrigin({ fd, nativeRead, nativeWritten, nativeQueued }: Carrier, role: Role): boolean {
     try {
-      // A byte may arrive or be acknowledged between two questions: only numbers that belong together count.
-      for (let before = tcpInfo(fd), tries = 0; tries < 1000; tries++) {
-        const unread = unreadBytes(fd);
-        const unacknowledged = unacknowledgedBytes(fd);
-        const after = tcpInfo(fd);
-        if (after.bytesReceived === before.bytesReceived && after.bytesAcked === before.bytesAcked) {
-          // The SYN of a client was acknowledged too.
-          const sent = after.bytesAcked + unacknowledged - (role === 'client' ? 1 : 0);
-          return after.bytesReceived - unread !== nativeRead || sent !== nativeWritten - nativeQueued;
-        }
-        before = after;
-      }
+      const { received, unread, sent } = passedBytes(fd);
+      const ownSent = sent - (role === 'client' ? 1 : 0); // without the SYN
+      return received - unread !== nativeRead || ownSent !== nativeWritten - nativeQueued;
     } catch (error) {
       debug('origin: %s', (error as Error).message);
+      return true;
     }
-    return true;
   }
 
   isShown(mover: Mover): boolean {

@@ -3,7 +3,14 @@
  * the bytes of its connections have to go on. Not for timers that only bound how long something may take.
  */
 export const { setImmediate, queueMicrotask } = globalThis;
+const { setInterval } = globalThis;
 export const nextTick = process.nextTick.bind(process) as typeof process.nextTick;
+/** Milliseconds, as performance.now. */
+export const now = performance.now.bind(performance);
+
+const MAX_DELAY_MS = 2 ** 31 - 1;
+let holder: NodeJS.Timeout | null = null;
+let holds = 0;
 
 /** Something keeps the program running, as a request of libuv does. To be followed by `letLoopGo`. */
 export function holdLoop(): void {
@@ -14,10 +21,3 @@ export function holdLoop(): void {
 export function letLoopGo(): void {
   if (--holds === 0) holder?.unref();
 }
-const { setInterval } = globalThis;
-const MAX_DELAY_MS = 2 ** 31 - 1;
-let holder: NodeJS.Timeout | null = null;
-let holds = 0;
-
-/** Milliseconds, as performance.now. */
-export const now = performance.now.bind(performance);

@@ -17,4 +17,3 @@ export * from './sched.ts';
 export * from './socket-options.ts';
 export * from './tcp-bytes.ts';
 export { tcpPair } from './tcp-pair.ts';
-export * from './urgent.ts';

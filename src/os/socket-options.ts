@@ -1,6 +1,6 @@
 /** What the kernel says about a socket: names, cookies, state, counters. Numbers are those of Linux on x86-64 and arm64. */
 import { closeFd } from './descriptor.ts';
-import { errorCode, OsUnavailableError, SystemError } from './errors.ts';
+import { EAGAIN, errorCode, OsUnavailableError, SystemError } from './errors.ts';
 import { check, declare } from './ffi.ts';
 import { streamSocketPair } from './packet.ts';
 
@@ -24,6 +24,7 @@ const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const FIONREAD = 0x541b;
 const SIOCOUTQ = 0x5411;
+const SIOCATMARK = 0x8905;
 const SHUT_RDWR = 2;
 const AF_UNSPEC = 0;
 const AF_UNIX = 1;
@@ -123,14 +124,37 @@ const word = Buffer.alloc(4);
 
 /** Bytes that wait in the kernel to be read. */
 export function unreadBytes(fd: number): number {
-  check('ioctl', ioctl(fd, FIONREAD, word));
+  return ask(fd, FIONREAD);
+}
+
+/** Whether everything before the urgent byte was read. */
+export function isAtMark(fd: number): boolean {
+  return ask(fd, SIOCATMARK) !== 0;
+}
+
+function ask(fd: number, request: number): number {
+  check('ioctl', ioctl(fd, request, word));
   return word.readInt32LE(0);
 }
 
-/** Bytes that were given to the kernel and not yet acknowledged by the peer. */
-export function unacknowledgedBytes(fd: number): number {
-  check('ioctl', ioctl(fd, SIOCOUTQ, word));
-  return word.readInt32LE(0);
+/** How often to ask until the numbers belong together. */
+const COUNTER_TRIES = 1000;
+
+/**
+ * Bytes that have passed since the connection began, received by this kernel and given to it to be sent: those that wait in it, unread
+ * or unacknowledged, included. A client's SYN counts as sent. Throws when they do not stand still for a moment.
+ */
+export function passedBytes(fd: number): { readonly received: number; readonly unread: number; readonly sent: number } {
+  // A byte may arrive or be acknowledged between two questions.
+  for (let before = tcpInfo(fd), tries = 0; tries < COUNTER_TRIES; tries++) {
+    const unread = unreadBytes(fd);
+    const unacknowledged = ask(fd, SIOCOUTQ);
+    const after = tcpInfo(fd);
+    if (after.bytesReceived === before.bytesReceived && after.bytesAcked === before.bytesAcked)
+      return { received: after.bytesReceived, unread, sent: after.bytesAcked + unacknowledged };
+    before = after;
+  }
+  throw new SystemError('ioctl', EAGAIN);
 }
 
 export interface SocketName {
