@@ -124,7 +124,7 @@ export class Partition implements Ground, Client {
 
   /** Resolves when the system can be called; rejects with OsUnavailableError or SystemError. */
   static async create(policy: Policy, onChange: (mover: Mover) => void): Promise<Partition> {
-    openLedger();
+    await openLedger();
     testCookies();
     await testDoorbell();
     return new Partition(policy, onChange);

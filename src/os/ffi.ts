@@ -7,6 +7,7 @@
  */
 import { createRequire } from 'node:module';
 import { OsUnavailableError, SystemError } from './errors.ts';
+import { unterminated } from './termination.ts';
 
 /** Types of parameters and results. `ptr` takes a Buffer, a typed array, an address (bigint) or null, and gives an address. */
 export type CType = 'i32' | 'u32' | 'i64' | 'usize' | 'ptr' | 'str' | 'void';
@@ -56,7 +57,7 @@ let loaded: Ffi | undefined;
 
 /** The FFI of this thread. Throws OsUnavailableError with the reason where there is none. */
 export function ffi(): Ffi {
-  loaded ??= loadKoffi();
+  loaded ??= unterminated(loadKoffi);
   return loaded;
 }
 
@@ -75,15 +76,17 @@ function loadKoffi(): Ffi {
   const polls = new Set<PollHandle>();
   return {
     func: (name, result, parameters) =>
-      libc.func(
-        name,
-        KOFFI_TYPES[result],
-        parameters.map((type) => KOFFI_TYPES[type]),
+      unterminated(() =>
+        libc.func(
+          name,
+          KOFFI_TYPES[result],
+          parameters.map((type) => KOFFI_TYPES[type]),
+        ),
       ),
     async: (fn, args, callback) =>
       (fn as KoffiFunction).async(...args, (error: unknown, result: number) => callback(error ? -1 : result)),
     errno: () => koffi.errno(),
-    view: (address, lengthBytes) => koffi.view(address, lengthBytes),
+    view: (address, lengthBytes) => unterminated(() => koffi.view(address, lengthBytes)),
     poll(fd, readable) {
       const handle = koffi.node.poll(fd, { readable: true }, () => readable());
       polls.add(handle); // a handle that is garbage-collected stops without a word
