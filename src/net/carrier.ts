@@ -850,9 +850,14 @@ export class Carrier {
 
   #showEnd(): void {
     if (this.#endShown) return;
-    this.#endShown = true;
     const { error } = this.#tcpEnd ?? { error: null };
-    if (error !== null || this.#connection?.endsWithReset()) {
+    const isCutOff = error === null && this.#connection?.endsWithReset() === true;
+    if (isCutOff && this.#socket.readableLength > 0) {
+      this.#showWhenRead();
+      return;
+    }
+    this.#endShown = true;
+    if (error !== null || isCutOff) {
       this.#socketDestroy(error ?? socketError('ECONNRESET', 'read'));
       return;
     }
@@ -862,6 +867,24 @@ export class Carrier {
     }
     SOCKET.push.call(this.#socket, null);
     this.#socket.read(0);
+  }
+
+  /**
+   * A reset throws away what the stream has and the program has not read. Where the peer just ended, TCP would have shown an end, behind
+   * all that.
+   */
+  #showWhenRead(): void {
+    const socket = this.#socket;
+    if (Object.hasOwn(socket, 'read')) return;
+    const { read } = socket;
+    socket.read = (size) => {
+      const chunk = read.call(socket, size) as unknown;
+      if (socket.readableLength === 0 || this.#closed) {
+        Reflect.deleteProperty(socket, 'read');
+        nextTick(() => this.settle());
+      }
+      return chunk;
+    };
   }
 
   /**
