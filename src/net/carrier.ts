@@ -1,6 +1,7 @@
 /**
- * A socket whose bytes may go another way. Installed on one instance of net.Socket, it watches what passes through JavaScript; given
- * an SMC connection, it carries what the connection says: chunks of TCP up to the cut, then the ring, then TCP again.
+ * A socket whose bytes may go another way. Put on one instance of net.Socket, it waits for the socket's end, and costs nothing; then it
+ * watches what passes through JavaScript; given an SMC connection, it carries what the connection says: chunks of TCP up to the cut,
+ * then the ring, then TCP again.
  *
  * All decisions about bytes are the connection's (smc/inbound.ts, smc/outbound.ts); here is only how a net.Socket shows them.
  * Names of Node.js' inside: internals.ts.
@@ -71,6 +72,8 @@ export class Carrier {
   /** Bytes that went through rings of connections before. */
   readonly #earlierRead: number;
   readonly #earlierWritten: number;
+  /** What passes through JavaScript passes through here. */
+  isWatching = false;
   #isWritingNative = false;
   /** Bytes were written below JavaScript before one of our writes. */
   #foreignWritten = false;
@@ -115,9 +118,17 @@ export class Carrier {
     this.#earlierRead = handle.bytesRead - this.#seenRead;
     this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
     watchReuse(handle);
+    this.#socket._destroy = this.overrides._destroy;
+    this.#count();
+  }
+
+  /** From now on what passes through JavaScript passes through here. */
+  watch(): void {
+    if (this.isWatching) return;
+    this.rebase();
+    this.isWatching = true;
     Object.assign(this.#socket, this.overrides);
     this.#installOnread();
-    this.#count();
   }
 
   // --- What is known of the socket ---
@@ -145,17 +156,19 @@ export class Carrier {
 
   /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
   get hasForeignBytes(): boolean {
+    if (!this.isWatching) return false;
     if (this.#isWritingNative) return this.#foreignWritten;
     return this.#foreignWritten || this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
   }
 
   /** Bytes by way and direction, see COUNTER. May be given memory that other processes read. */
   get counters(): Float64Array {
+    if (!this.isWatching) this.rebase();
     return this.#counters;
   }
 
   set counters(memory: Float64Array) {
-    memory.set(this.#counters);
+    memory.set(this.counters);
     this.#counters = memory;
   }
 
@@ -172,6 +185,7 @@ export class Carrier {
     this.#seenRead = this.nativeRead;
     this.#seenWritten = this.nativeWritten;
     this.#foreignWritten = false;
+    this.#count();
   }
 
   get connection(): Connection | null {
@@ -188,6 +202,7 @@ export class Carrier {
 
   /** From now on the connection says where bytes go. */
   carry(connection: Connection): void {
+    this.watch();
     this.#connection = connection;
     const { in: inbound, out: outbound } = connection;
     Object.defineProperty(this.#handle, 'bytesRead', {
@@ -299,6 +314,7 @@ export class Carrier {
    * what the stream holds is read first.
    */
   divert(sink: Sink): void {
+    this.watch();
     this.#sink = sink;
     this.isHolding = true;
     setImmediate(() => {
@@ -545,7 +561,7 @@ export class Carrier {
     if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
     this.#listener.closed();
     this.#connection = null;
-    this.#counters = this.#counters.slice(); // the memory is another connection's soon
+    this.#counters = this.counters.slice(); // the memory is another connection's soon
   }
 
   // --- Out ---

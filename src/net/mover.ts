@@ -120,20 +120,31 @@ export class Mover {
 
   // --- Towards shared memory ---
 
-  /** Watches the socket; announces it at the first byte, or at once if one has passed. */
+  /**
+   * Announces the socket, if a byte has passed: nothing is watched before there is another end, since many have none. Else it is
+   * watched for the first byte.
+   */
   start(): void {
     const why = whyNot(this.socket);
     if (why !== null) {
       this.stay(why);
       return;
     }
-    if (!unconsume(this.socket)) {
-      this.stay(REASONS.NATIVE);
+    const carrier = this.#putCarrier();
+    if (carrier.nativeRead + carrier.nativeWritten > 0) {
+      this.#announce();
       return;
     }
-    const carrier = this.#putCarrier();
+    const unfit = this.#watch(carrier);
+    if (unfit !== null) this.stay(unfit);
+  }
+
+  #watch(carrier: Carrier): Reason | null {
+    const why = this.#whyNotNow(carrier);
+    if (why !== null) return why;
+    carrier.watch();
     this.#lookBelow(FIRST_LOOK_BELOW_MS);
-    if (carrier.nativeRead + carrier.nativeWritten > 0) this.#announce();
+    return null;
   }
 
   #putCarrier(): Carrier {
@@ -150,7 +161,9 @@ export class Mover {
 
   /** The handshake was in the TCP stream, before any byte of the program. */
   enter(parts: ConnectionParts, group: LinkGroup): void {
-    this.#putCarrier().hasPassed = true;
+    const carrier = this.#putCarrier();
+    carrier.watch();
+    carrier.hasPassed = true;
     refuseTransfer(this.socket);
     this.#state = 'HANDSHAKE';
     this.connected(parts, group);
@@ -181,7 +194,7 @@ export class Mover {
   #announce(): void {
     const carrier = this.#carrier;
     if (carrier === null || this.#state !== 'WATCHING') return;
-    const why = this.#whyNotNow(carrier);
+    const why = carrier.isWatching ? this.#whyNotNow(carrier) : whyNot(this.socket, carrier.overrides);
     if (why !== null) {
       this.stay(why);
       return;
@@ -216,9 +229,10 @@ export class Mover {
 
   /** Proven: the other end is known, and the handshake begins. */
   matched(): void {
-    if (this.#state !== 'ANNOUNCED') return;
+    if (this.#state !== 'ANNOUNCED' || this.#carrier === null) return;
     this.#state = 'HANDSHAKE';
     this.#setReason(REASONS.CHECKING);
+    this.#watch(this.#carrier); // what speaks against it is looked at once more in the end
   }
 
   /** The handshake has come to its end. What it made is ours to give back. */

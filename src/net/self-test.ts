@@ -166,6 +166,7 @@ class End implements Client {
       failed: this.#failed,
     };
     this.#carrier = new GuardedCarrier(this.socket, internals, listener, new AsyncResource('ISTHMUS'));
+    this.#carrier.watch();
     const socket = internalsOf(this.socket);
     const push = socket.push;
     socket.push = (...args) => guarded(() => push(...args), this.#failed) ?? false;

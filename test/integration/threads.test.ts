@@ -147,14 +147,14 @@ const TERMINATOR = `${PRELUDE}
       await rest(Math.random() * 60);
       return worker;
     };
-    for (let i = 0; i < 80; i++) await (await begin()).terminate();
+    for (let i = 0; i < 40; i++) await (await begin()).terminate();
     await begin();
     tell('done');
     process.exit(0);
   });
 `;
 
-// What is terminated inside of koffi would end the process. The moment is met by chance: without the gate some of 150 always met it.
+// What is terminated inside of koffi would end the process. The moment is met by chance: without the gate some of 100 always met it.
 test('threads that are terminated while they load what they need do not take the process with them', async () => {
   const program = stage.run(TERMINATOR, [stage.file('beginner.cjs', BEGINNER)], { ISTHMUS_POLICY: 'eager' });
   await program.says('done');
