@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { encodeMessage, type FabricMessage } from '../../src/fabric/protocol.ts';
 import type { ConnectionInfo } from '../../src/net/info.ts';
-import { ConnectionTable, ROW_BYTES, TABLE_NAME } from '../../src/net/table.ts';
+import { ConnectionTable, FIRST_ROW, ROW_BYTES, TABLE_MAGIC, TABLE_NAME } from '../../src/net/table.ts';
 import {
   acceptPackets,
   closeFd,
@@ -42,6 +42,8 @@ const ROW = {
   gid: null,
   peerGid: null,
   linkGroup: null,
+  chid: null,
+  dmbBytes: null,
 };
 
 test('isthmus ss shows of a table what can be true, and prints no control character', { skip }, async () => {
@@ -78,9 +80,9 @@ test('isthmus ss shows of a table what can be true, and prints no control charac
 
 test('isthmus ss lives with tables that are none', { skip }, async () => {
   const empty = createSharedMemory(TABLE_NAME, 8);
-  const full = createSharedMemory(TABLE_NAME, 64 + 3 * ROW_BYTES);
-  const bytes = Buffer.alloc(64 + 3 * ROW_BYTES, 0xfe);
-  bytes.write('ISTHMUS1', 0, 'latin1');
+  const full = createSharedMemory(TABLE_NAME, FIRST_ROW + 3 * ROW_BYTES);
+  const bytes = Buffer.alloc(FIRST_ROW + 3 * ROW_BYTES, 0xfe);
+  bytes.write(TABLE_MAGIC, 0, 'latin1');
   writeSync(full, bytes, 0, bytes.length, 0);
   const { code, stdout, stderr } = await isthmus(['ss', '--json', '--pid', String(process.pid)]);
   assert.equal(code, 0, stderr);
