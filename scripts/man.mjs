@@ -41,7 +41,9 @@ function roff(text) {
 function body(help) {
   const [usage, ...blocks] = help.trim().split(/\n{2,}/);
   const synopsis = usage.split('\n').map((line) => roff(line.replace(/^(Usage:|\s+)\s*/, '')));
-  return ['.SH SYNOPSIS', '.nf', ...synopsis, '.fi', '.SH DESCRIPTION', ...blocks.flatMap(formatted)];
+  const [first, ...rest] = blocks.flatMap(formatted);
+  const description = first === '.PP' ? rest : [first, ...rest];
+  return ['.SH SYNOPSIS', '.nf', ...synopsis, '.fi', '.SH DESCRIPTION', ...description];
 }
 
 function formatted(block) {

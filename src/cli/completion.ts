@@ -67,6 +67,10 @@ function bash(commands: Commands): string {
   const takeFiles = commands.filter(([, { takes }]) => takes === 'files').map(([name]) => name);
   const takeCommand = commands.filter(([, { takes }]) => takes === 'command');
   return `# bash completion for isthmus; made by: isthmus completion bash
+_isthmus_files() {
+  compopt -o filenames 2>/dev/null
+  mapfile -t COMPREPLY < <(compgen -f -- "$1")
+}
 _isthmus() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD-1]} command=\${COMP_WORDS[1]} options= words= i
   COMPREPLY=()
@@ -82,7 +86,7 @@ ${words.join('\n')}
       esac
       case $word in
         -*) words=$options ;;
-        *) case $command in ${takeFiles.join(' | ')}) COMPREPLY=($(compgen -f -- "$word")) ;; esac ;;
+        *) case $command in ${takeFiles.join(' | ')}) _isthmus_files "$word" ;; esac ;;
       esac ;;
   esac
   COMPREPLY+=($(compgen -W "$words" -- "$word"))
@@ -107,7 +111,7 @@ function bashCommand(name: string, command: Command): string {
       if declare -F _comp_command_offset >/dev/null; then _comp_command_offset "$i"
       elif declare -F _command_offset >/dev/null; then _command_offset "$i"
       elif [ "$i" -eq "$COMP_CWORD" ]; then COMPREPLY=($(compgen -c -- "$word"))
-      else COMPREPLY=($(compgen -f -- "$word"))
+      else _isthmus_files "$word"
       fi
       return
     fi

@@ -19,7 +19,7 @@ export async function repeat(intervalMs: number, text: () => string): Promise<nu
   const show = () => {
     // Whoever reads is slower than we: what it gets next is new.
     if (isWaiting) return;
-    const block = isTerminal ? screenful(text(), stdout.rows, stdout.columns) : `${isFirst ? '' : '\n'}${text()}`;
+    const block = isTerminal ? screenful(text(), stdout) : `${isFirst ? '' : '\n'}${text()}`;
     isFirst = false;
     if (stdout.write(block)) return;
     isWaiting = true;
@@ -43,7 +43,10 @@ export async function repeat(intervalMs: number, text: () => string): Promise<nu
 }
 
 /** As much as fits, over what stands there. */
-function screenful(text: string, rows: number, columns: number): string {
+function screenful(text: string, size: { readonly rows: number; readonly columns: number }): string {
+  // A terminal that does not know its size says 0.
+  const rows = size.rows || Number.POSITIVE_INFINITY;
+  const columns = size.columns || Number.POSITIVE_INFINITY;
   const lines = text.trimEnd().split('\n');
   const shown = lines.length > rows ? [...lines.slice(0, rows - 1), `... ${lines.length - rows + 1} more`] : lines;
   const cut = shown.map((line) => `${line.slice(0, columns)}${CLEAR_LINE}`);
