@@ -26,6 +26,7 @@ export const MAX_SHOWN_ROWS = 100_000;
 /** What a partition says of itself. */
 export interface Table {
   readonly pid: number;
+  readonly thread: number;
   readonly rows: readonly Row[];
   /** Null when they are not as our own programs write them. */
   readonly totals: Totals | null;
@@ -121,7 +122,7 @@ function readTable(path: string, pid: number, seen: Set<number>, maxRows: number
       if (head === null) return null;
       const rows = rowsOf(fd, Math.min(head.rows, Math.floor((size - FIRST_ROW) / ROW_BYTES)), pid, maxRows);
       if (tries === TRIES || (head.sequence % 2 === 0 && headOf(fd)?.sequence === head.sequence))
-        return { pid, rows, totals: parseTotals(head) };
+        return { pid, thread: head.thread, rows, totals: parseTotals(head) };
     }
   } catch {
     return null; // it is no file, or the process has gone

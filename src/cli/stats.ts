@@ -14,7 +14,7 @@ everybody's if you are root. A program that ends takes its figures along. Works 
 
       --json        { "SMCD": those of the keys of smcd stats json that have a meaning here, "Isthmus": the rest };
                     the same as isthmus stats json
-      --prometheus  text for Prometheus, each process by itself
+      --prometheus  text for Prometheus, each thread of each process by itself
   -d, --details     by role, by reason, and what was done to wake and to look
   -a, --absolute    as without: there is no reset
   -p, --pid PID     only those of one process
@@ -161,21 +161,26 @@ export function abbreviated(value: number): string {
 
 // --- Prometheus ---
 
-/** Version 0.0.4 of the text format. By process: a sum would shrink when one ends, which looks like a restart. */
+/** Version 0.0.4 of the text format. By partition: a sum would shrink when one ends, which looks like a restart. */
 export function formatPrometheus(tables: readonly Table[]): string {
-  const pids = [...new Set(tables.map(({ pid }) => pid))];
-  const processes = pids.map((pid) => [pid, sumOf(tables.filter((table) => table.pid === pid))] as const);
+  const partitions = new Map<string, Table[]>();
+  for (const table of tables) {
+    const labels = `pid="${table.pid}",thread="${table.thread}"`;
+    partitions.set(labels, [...(partitions.get(labels) ?? []), table]);
+  }
+  const sums = [...partitions].map(([labels, own]) => [labels, sumOf(own)] as const);
   return FIGURES.map(({ metric, type, text, samples }) =>
     [
-      `# HELP ${metric} ${text.replaceAll('\\', '\\\\')}\n`,
+      `# HELP ${metric} ${text}\n`,
       `# TYPE ${metric} ${type}\n`,
-      ...processes.flatMap(([pid, sums]) => samples(sums).map((sample) => `${metric}${formatSample(pid, sample)}\n`)),
+      ...sums.flatMap(([labels, sum]) => samples(sum).map((one) => `${metric}{${labels}${formatSample(one)}\n`)),
     ].join(''),
   ).join('');
 }
 
 /** Labels are ours, and need no escapes. */
-function formatSample(pid: number, { labels, value }: Sample): string {
-  const all = Object.entries({ pid, ...labels }).map(([name, text]) => `${name}="${text}"`);
-  return `{${all.join(',')}} ${value}`;
+function formatSample({ labels, value }: Sample): string {
+  return `${Object.entries(labels)
+    .map(([name, text]) => `,${name}="${text}"`)
+    .join('')}} ${value}`;
 }

@@ -6,6 +6,7 @@
  *     0      | 8        | "ISTHMUS2"; another number where anything of this is otherwise
  *     8      | 4        | rows in use, at most (u32)
  *     12     | 4        | sequence (u32): odd while a row goes into the totals, changed when it has
+ *     16     | 4        | thread of the program, 0 for the main one (u32)
  *     64     | 8 * 64   | totals of the partition (f64), see statistics.ts
  *     1024   | 16 * 128 | why connections never moved that have ended: code of the reason, how many (f64 each)
  *     4096   | 1024 * n | rows
@@ -16,6 +17,7 @@
  *
  * Native byte order.
  */
+import { threadId } from 'node:worker_threads';
 import { closeFd, createSharedMemory, map } from '../os/index.ts';
 import { COUNTER, type ConnectionInfo } from './info.ts';
 import { FALLBACK_SLOTS, Statistics, TOTALS_LENGTH } from './statistics.ts';
@@ -26,6 +28,7 @@ export const ROW_BYTES = 1024;
 export const FIRST_ROW = 4096;
 const ROWS_IN_USE = 8;
 const ENDS = 12;
+const THREAD = 16;
 const TOTALS = 64;
 const FALLBACKS = 1024;
 const SEQUENCE = 0;
@@ -64,6 +67,7 @@ export class ConnectionTable {
       new Float64Array(this.#memory, TOTALS, TOTALS_LENGTH),
       new Float64Array(this.#memory, FALLBACKS, 2 * FALLBACK_SLOTS),
     );
+    this.#words[THREAD / 4] = threadId;
     this.#bytes.write(TABLE_MAGIC, 0, 'latin1');
   }
 
@@ -133,6 +137,7 @@ export interface Head {
   readonly rows: number;
   /** Odd, or another one after the rows were read: they and the totals do not belong together. */
   readonly sequence: number;
+  readonly thread: number;
   readonly totals: readonly number[];
   /** Code and number, by turns. */
   readonly fallbacks: readonly number[];
@@ -144,6 +149,7 @@ export function readHead(head: Buffer): Head | null {
   return {
     rows: Math.min(head.readUInt32LE(ROWS_IN_USE), MAX_ROWS),
     sequence: head.readUInt32LE(ENDS),
+    thread: head.readUInt32LE(THREAD),
     totals: doubles(head, TOTALS, TOTALS_LENGTH),
     fallbacks: doubles(head, FALLBACKS, 2 * FALLBACK_SLOTS),
   };

