@@ -1,9 +1,10 @@
-// Builds dist/: the compiler's output (dist/src, bench, test), what packages import (dist/lib), and the fabric as one file (it must run
-// whatever becomes of the rest).
+// Builds dist/: the compiler's output (dist/src, bench, test), what packages import (dist/lib), the fabric as one file (it must run
+// whatever becomes of the rest), and the man pages.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, relative } from 'node:path';
 import { build, transform } from 'esbuild';
+import { writeManPages } from './man.mjs';
 
 const root = new URL('..', import.meta.url).pathname;
 process.chdir(root);
@@ -50,3 +51,4 @@ async function commonJs(text) {
 
 await build({ ...bundle, entryPoints: ['dist/src/fabric/main.js'], outfile: 'dist/isthmus-fabric.js' });
 chmodSync('dist/src/cli/isthmus.cjs', 0o755);
+await writeManPages('dist/man');

@@ -219,16 +219,38 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['clc'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
+const { COMMANDS } = await built('cli/commands.js');
 
 function cli() {
-  return COMMANDS.map((command) => {
-    const file = new URL('dist/src/cli/isthmus.cjs', root).pathname;
-    const { stdout, status } = spawnSync(process.execPath, [file, ...command, '--help'], { encoding: 'utf8' });
-    if (status !== 0) throw new Error(`isthmus ${command} --help ended with ${status}`);
-    return `## isthmus ${command.join(' ')}`.trim().concat(`\n\n\`\`\`\n${stdout.trimEnd()}\n\`\`\``);
-  }).join('\n\n');
+  return [[], ...Object.keys(COMMANDS).map((name) => [name])]
+    .map((command) => {
+      const file = new URL('dist/src/cli/isthmus.cjs', root).pathname;
+      const { stdout, status } = spawnSync(process.execPath, [file, ...command, '--help'], { encoding: 'utf8' });
+      if (status !== 0) throw new Error(`isthmus ${command} --help ended with ${status}`);
+      return `## isthmus ${command.join(' ')}`.trim().concat(`\n\n\`\`\`\n${stdout.trimEnd()}\n\`\`\``);
+    })
+    .join('\n\n');
 }
+
+const { FIGURES, MISSING_KEYS, sumOf } = await built('cli/figures.js');
+
+function figures() {
+  const sums = sumOf([]);
+  for (const counts of [sums.endedOnTcp, sums.openOnTcp]) counts.set('NAME', 0);
+  const rows = FIGURES.map(({ text, unit, where, keys, metric, type, samples }) => {
+    const names = Object.keys(keys(sums));
+    const key = names.length > 2 ? `${names[0]} ... ${names.at(-1)}` : names.join(', ');
+    const labels = Object.keys(samples(sums)[0].labels);
+    return [text, unit, key, code(labels.length === 0 ? metric : `${metric}{${labels.join(',')}}`), type, code(where)];
+  });
+  return table(['figure', 'unit', 'smc-tools', 'Prometheus', 'type', 'counted in'], rows);
+}
+
+const missingKeys = () =>
+  table(
+    ['keys', 'why they are left out'],
+    MISSING_KEYS.map(([keys, why]) => [keys.join(', '), why]),
+  );
 
 function layers() {
   const { overrides } = JSON.parse(source('biome.json'));
@@ -262,6 +284,8 @@ const GENERATORS = {
   'own reasons': () => reasons(true),
   'decline codes': declineCodes,
   devices,
+  figures,
+  'missing keys': missingKeys,
   cli,
   layers,
 };

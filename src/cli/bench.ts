@@ -24,9 +24,19 @@ Variables of Isthmus (ISTHMUS_BUSY_POLL_US, ISTHMUS_DMB_BYTES ...) hold for what
 Exit code 1 when something could not be measured; the report says why. 2 when called wrongly.
 `;
 
+const OPTIONS = {
+  only: { type: 'string', choices: QUESTION_NAMES },
+  place: { type: 'string', choices: PLACEMENT_NAMES },
+  rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
+  quick: { type: 'boolean', default: false },
+  json: { type: 'boolean', default: false },
+} as const;
+
 export const bench: Command = {
   summary: 'measure it: TCP, Unix sockets and shared memory side by side',
   help: HELP,
+  options: OPTIONS,
+  takes: [],
   async main(args) {
     const { json, ...options } = optionsOf(args);
     const report = await runBench(options);
@@ -38,13 +48,7 @@ export const bench: Command = {
 function optionsOf(args: readonly string[]): BenchOptions & { readonly json: boolean } {
   const { values } = parseArgs({
     args: [...args],
-    options: {
-      only: { type: 'string' },
-      place: { type: 'string' },
-      rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
-      quick: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-    },
+    options: OPTIONS,
   });
   const rounds = Number(values.rounds);
   if (!Number.isSafeInteger(rounds) || rounds < 1) throw new UsageError('--rounds takes a number from 1 on');

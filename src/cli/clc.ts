@@ -57,19 +57,23 @@ interface TextOptions {
   readonly checks: boolean;
 }
 
+const OPTIONS = {
+  json: { type: 'boolean' },
+  hex: { type: 'boolean' },
+  brief: { type: 'boolean', short: 'b' },
+  checks: { type: 'boolean', short: 'c' },
+} as const;
+
 export const clc: Command = {
   summary: 'show SMC handshakes in a capture, and what is wrong with them',
   help: HELP,
+  options: OPTIONS,
+  takes: 'files',
   async main(args) {
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: {
-        json: { type: 'boolean' },
-        hex: { type: 'boolean' },
-        brief: { type: 'boolean', short: 'b' },
-        checks: { type: 'boolean', short: 'c' },
-      },
+      options: OPTIONS,
     });
     const { json = false, brief = false, checks = false } = values;
     const isDigits = values.hex === true && positionals.length > 0 && positionals.every(isHex);

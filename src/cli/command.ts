@@ -1,9 +1,22 @@
 import { readFileSync } from 'node:fs';
 
+/** As parseArgs takes it. */
+export interface Option {
+  readonly type: 'boolean' | 'string';
+  readonly short?: string;
+  readonly default?: string | boolean;
+  /** What completion offers as its value. */
+  readonly choices?: readonly string[];
+}
+
 export interface Command {
   /** One line for the overview. */
   readonly summary: string;
   readonly help: string;
+  /** All of them but --help, by their long names. */
+  readonly options: Readonly<Record<string, Option>>;
+  /** What completion offers where no option stands: words, names of files, or a command with its own arguments. */
+  readonly takes: readonly string[] | 'files' | 'command';
   /** Which arguments are this command's own, where others belong to a command that it runs. */
   own?(args: readonly string[]): readonly string[];
   /** Resolves to the exit code. */
@@ -27,6 +40,19 @@ export function isUsageError(error: unknown): error is Error {
   return (
     error instanceof UsageError || String((error as NodeJS.ErrnoException | null)?.code).startsWith('ERR_PARSE_ARGS')
   );
+}
+
+/** The first of `verbs` when none is given; each may be abbreviated, as in smcd. Throws UsageError. */
+export function verbOf<const V extends string>(
+  command: string,
+  words: readonly string[],
+  verbs: readonly [V, ...V[]],
+): V {
+  const [word = verbs[0], ...more] = words;
+  const verb = verbs.find((one) => word !== '' && one.startsWith(word));
+  if (verb === undefined || more.length > 0)
+    throw new UsageError(`there is no 'isthmus ${command} ${words.join(' ')}'`);
+  return verb;
 }
 
 export function fail(text: string, code = EXIT_FAILED): number {

@@ -33,13 +33,17 @@ const CLIENT_MS = 30_000;
 
 const EXAMPLES = fileURLToPath(new URL('../../../examples/', import.meta.url));
 
+const OPTIONS = { quick: { type: 'boolean' }, json: { type: 'boolean' } } as const;
+
 export const demo: Command = {
   summary: 'show it: plain programs over TCP, then in shared memory',
   help: HELP,
+  options: OPTIONS,
+  takes: [],
   async main(args) {
     const { values } = parseArgs({
       args: [...args],
-      options: { quick: { type: 'boolean' }, json: { type: 'boolean' } },
+      options: OPTIONS,
     });
     const { json = false, quick = false } = values;
     const say = (text: string) => {

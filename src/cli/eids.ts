@@ -54,6 +54,8 @@ interface Verbs {
   json(table: EidTable): unknown;
 }
 
+const OPTIONS = { json: { type: 'boolean' } } as const;
+
 export const ueid = command('ueid', 'show or change who may use shared memory with whom: user-defined ids', {
   help: UEID_HELP,
   changes: {
@@ -80,11 +82,13 @@ function command(name: string, summary: string, verbs: Verbs): Command {
   return {
     summary,
     help: verbs.help,
+    options: OPTIONS,
+    takes: ['show', ...Object.keys(verbs.changes)],
     async main(args) {
       const { values, positionals } = parseArgs({
         args: [...args],
         allowPositionals: true,
-        options: { json: { type: 'boolean' } },
+        options: OPTIONS,
       });
       const [verb = 'show', ...rest] = positionals;
       const what = Object.hasOwn(verbs.changes, verb) ? verbs.changes[verb] : undefined;

@@ -27,14 +27,18 @@ status shows the fabric that programs of yours would use: its process, age and m
 isthmus seid), the partitions that are joined, and what it has done so far. Exit code 1 when none is running.
 `;
 
+const OPTIONS = { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } } as const;
+
 export const fabric: Command = {
   summary: 'run or show the daemon that introduces programs to each other',
   help: HELP,
+  options: OPTIONS,
+  takes: ['status'],
   async main(args) {
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } },
+      options: OPTIONS,
     });
     const [verb] = positionals;
     if (positionals.length > 1 || (verb !== undefined && verb !== 'status'))

@@ -2,19 +2,8 @@
  * `isthmus`: one command with subcommands. Exit codes: 0 done; 1 failed, the reason stands on stderr; 2 called wrongly.
  * `run` ends as its command does.
  */
-import { type Command, EXIT_USAGE, fail, isUsageError, version } from './command.ts';
-
-/** Loaded when called. */
-const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
-  run: async () => (await import('./run.ts')).run,
-  ss: async () => (await import('./ss.ts')).ss,
-  clc: async () => (await import('./clc.ts')).clc,
-  fabric: async () => (await import('./fabric.ts')).fabric,
-  ueid: async () => (await import('./eids.ts')).ueid,
-  seid: async () => (await import('./eids.ts')).seid,
-  demo: async () => (await import('./demo.ts')).demo,
-  bench: async () => (await import('./bench.ts')).bench,
-};
+import { EXIT_USAGE, fail, isUsageError, version } from './command.ts';
+import { COMMANDS, overview } from './commands.ts';
 
 // Whoever reads has seen enough (`isthmus ss | head -1`).
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -43,19 +32,4 @@ function usage(command: string, error: unknown): number {
   if (!isUsageError(error)) throw error;
   const [text] = error.message.split(/\n|\. To specify/); // parseArgs goes on with advice that fits few commands
   return fail(`${text}; isthmus ${command} --help tells what it takes`, EXIT_USAGE);
-}
-
-async function overview(): Promise<string> {
-  const lines = await Promise.all(
-    Object.entries(COMMANDS).map(async ([command, load]) => `  ${command.padEnd(8)} ${(await load()).summary}`),
-  );
-  return `Usage: isthmus COMMAND [options]
-
-Connections of Node.js programs inside one host move from TCP to shared memory.
-
-${lines.join('\n')}
-
-isthmus COMMAND --help tells more. isthmus --version prints the version.
-Exit codes: 0 done, 1 failed (the reason stands on stderr), 2 called wrongly; run ends as its command does.
-`;
 }

@@ -24,8 +24,10 @@ const GOOD = {
   gid: '01234567-89ab-cdef-0123-456789abcdef',
   peerGid: '01234567-89ab-cdef-0123-456789abcdef',
   linkGroup: '0x00000001',
+  chid: '0xff00',
+  dmbBytes: 65536,
 };
-const COUNTERS = [1, 2, 3, 4];
+const COUNTERS = [1, 2, 3, 4, 5, 6, 7];
 const parse = (changes: object, counters = COUNTERS) => parseRow(JSON.stringify({ ...GOOD, ...changes }), counters, 5);
 
 test('a row says what its program wrote, and whose it is says the process it was found in', () => {
@@ -65,13 +67,16 @@ for (const bad of [
   { gid: ESC },
   { peerGid: 1 },
   { linkGroup: '0x1' },
+  { chid: ESC },
+  { dmbBytes: -1 },
 ]) {
   test(`no row: ${JSON.stringify(bad)}`, () => assert.equal(parse(bad), null));
 }
 
 test('no row: what is no object, no JSON, or counts wrongly', () => {
   for (const text of ['', '{', 'null', '1', '"x"', '[]']) assert.equal(parseRow(text, COUNTERS, 5), null);
-  for (const count of [Number.NaN, Number.POSITIVE_INFINITY, -1, 0.5]) assert.equal(parse({}, [count, 0, 0, 0]), null);
+  for (const count of [Number.NaN, Number.POSITIVE_INFINITY, -1, 0.5])
+    assert.equal(parse({}, [count, 0, 0, 0, 0, 0, 0]), null);
 });
 
 test('whatever stands there is a row that can be printed, or none', () => {

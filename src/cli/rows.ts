@@ -1,30 +1,87 @@
 /**
- * Tables of connections as they are found: memory that somebody else fills, at any time, with anything. What is not as our own
+ * Tables of partitions as they are found: memory that somebody else fills, at any time, with anything. What is not as our own
  * programs write it is no row; whose row it is says the process that was looked into, never the text.
  */
-import { closeSync, constants, fstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  statSync,
+} from 'node:fs';
 import { isIP } from 'node:net';
 import type { ConnectionInfo, Endpoint } from '../net/info.ts';
-import { FIRST_ROW, MAX_PROGRAM_LENGTH, ROW_BYTES, readRow, rowsInUse, TABLE_NAME } from '../net/table.ts';
+import { FIRST_ROW, type Head, MAX_PROGRAM_LENGTH, ROW_BYTES, readHead, readRow, TABLE_NAME } from '../net/table.ts';
 import { reasonOfCode } from '../smc/reasons.ts';
 import { STATE_NAMES } from '../smc/states.ts';
+import { UsageError } from './command.ts';
 
 /** In one look, of all programs together: what is shown has to fit into memory. */
 export const MAX_SHOWN_ROWS = 100_000;
 
+/** What a partition says of itself. */
+export interface Table {
+  readonly pid: number;
+  readonly thread: number;
+  readonly rows: readonly Row[];
+  /** Null when they are not as our own programs write them. */
+  readonly totals: Totals | null;
+}
+
+export interface Row {
+  readonly info: ConnectionInfo;
+  /** See COUNTER. */
+  readonly counters: readonly number[];
+}
+
+/** As statistics.ts has them. */
+export interface Totals {
+  readonly totals: readonly number[];
+  /** Connections that have ended and never moved, by the code of the reason. */
+  readonly fallbacks: readonly (readonly [code: number, connections: number])[];
+}
+
 /** All connections in all tables that this user may open. `complete` is false when there were too many. */
 export function readTables(pid?: string): { readonly rows: readonly ConnectionInfo[]; readonly complete: boolean } {
-  const rows: ConnectionInfo[] = [];
-  if (process.platform !== 'linux') return { rows, complete: true }; // there is no /proc, and nothing moves
+  const { tables, complete } = readPartitions(pid);
+  return { rows: tables.flatMap(({ rows }) => rows.map(({ info }) => info)), complete };
+}
+
+/** All tables that this user may open. */
+export function readPartitions(pid?: string): { readonly tables: readonly Table[]; readonly complete: boolean } {
+  const tables: Table[] = [];
+  if (process.platform !== 'linux') return { tables, complete: true }; // there is no /proc, and nothing moves
   const pids = pid === undefined ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : [pid];
+  let left = MAX_SHOWN_ROWS;
   for (const one of pids) {
     const seen = new Set<number>();
     for (const path of tablesOf(one)) {
-      readTable(path, Number(one), seen, rows);
-      if (rows.length >= MAX_SHOWN_ROWS) return { rows, complete: false };
+      const table = readTable(path, Number(one), seen, left);
+      if (table === null) continue;
+      tables.push(table);
+      left -= table.rows.length;
+      if (left <= 0) return { tables, complete: false };
     }
   }
-  return { rows, complete: true };
+  return { tables, complete: true };
+}
+
+/** Throws UsageError. */
+export function checkPid(pid: string | undefined): string | undefined {
+  if (pid !== undefined && !/^\d+$/.test(pid)) throw new UsageError('--pid takes the number of a process');
+  return pid;
+}
+
+/** Why there is no table to show. */
+export function whyNoProgram(pid: string | undefined): string {
+  if (pid !== undefined && !existsSync(`/proc/${pid}`)) return `there is no process ${pid}`;
+  const ways = 'isthmus run COMMAND starts a program with Isthmus, NODE_DEBUG=isthmus has one say why nothing moves';
+  const whose = pid === undefined ? 'no program of yours has a connection' : `process ${pid} has no connection`;
+  return `${whose} that Isthmus has looked at (without it, with the policy off, or where it cannot work none is): ${ways}`;
 }
 
 function tablesOf(pid: string): string[] {
@@ -47,27 +104,28 @@ function linkOf(path: string): string {
 }
 
 /** @param seen inodes of this process: a descriptor may have been duplicated */
-function readTable(path: string, pid: number, seen: Set<number>, rows: ConnectionInfo[]): void {
+function readTable(path: string, pid: number, seen: Set<number>, maxRows: number): Table | null {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch {
-    return;
+    return null;
   }
   try {
     const { ino, uid, size } = fstatSync(fd);
     // A table of another user was handed to this process. Root's may be of a program that is root no longer.
-    if (seen.has(ino) || (uid !== 0 && uid !== statSync(`/proc/${pid}`).uid)) return;
+    if (seen.has(ino) || (uid !== 0 && uid !== statSync(`/proc/${pid}`).uid)) return null;
     seen.add(ino);
-    const head = Buffer.alloc(FIRST_ROW);
-    readSync(fd, head, 0, head.length, 0);
-    const count = Math.min(rowsInUse(head), Math.floor((size - FIRST_ROW) / ROW_BYTES));
-    for (let i = 0; i < count && rows.length < MAX_SHOWN_ROWS; i++) {
-      const row = readConnection(fd, FIRST_ROW + i * ROW_BYTES, pid);
-      if (row !== null) rows.push(row);
+    // A connection that ends meanwhile would be in neither, or in both.
+    for (let tries = 1; ; tries++) {
+      const head = headOf(fd);
+      if (head === null) return null;
+      const rows = rowsOf(fd, Math.min(head.rows, Math.floor((size - FIRST_ROW) / ROW_BYTES)), pid, maxRows);
+      if (tries === TRIES || (head.sequence % 2 === 0 && headOf(fd)?.sequence === head.sequence))
+        return { pid, thread: head.thread, rows, totals: parseTotals(head) };
     }
   } catch {
-    // It is no file, or the process has gone: what was read is good.
+    return null; // it is no file, or the process has gone
   } finally {
     closeSync(fd);
   }
@@ -76,17 +134,44 @@ function readTable(path: string, pid: number, seen: Set<number>, rows: Connectio
 const TRIES = 5;
 const [first, second] = [Buffer.alloc(ROW_BYTES), Buffer.alloc(ROW_BYTES)];
 
+function headOf(fd: number): Head | null {
+  const head = Buffer.alloc(FIRST_ROW);
+  readSync(fd, head, 0, head.length, 0);
+  return readHead(head);
+}
+
+function rowsOf(fd: number, count: number, pid: number, max: number): Row[] {
+  const rows: Row[] = [];
+  for (let i = 0; i < count && rows.length < max; i++) {
+    const row = readConnection(fd, FIRST_ROW + i * ROW_BYTES, pid);
+    if (row !== null) rows.push(row);
+  }
+  return rows;
+}
+
 /** A row that is being written is read again. */
-function readConnection(fd: number, offset: number, pid: number): ConnectionInfo | null {
+function readConnection(fd: number, offset: number, pid: number): Row | null {
   for (let i = 0; i < TRIES; i++) {
     readSync(fd, first, 0, ROW_BYTES, offset);
     readSync(fd, second, 0, ROW_BYTES, offset);
     const sequence = first.readUInt32LE(0);
     if (sequence % 2 === 1 || sequence !== second.readUInt32LE(0)) continue;
     const row = readRow(first);
-    return row === null ? null : parseRow(row.text, row.counters, pid);
+    const info = row && parseRow(row.text, row.counters, pid);
+    return row && info && { info, counters: row.counters };
   }
   return null;
+}
+
+/** Null unless every number is one that counts. */
+export function parseTotals({ totals, fallbacks }: Pick<Head, 'totals' | 'fallbacks'>): Totals | null {
+  if (![...totals, ...fallbacks].every(isCount)) return null;
+  const pairs = fallbacks.flatMap((code, i) => (i % 2 === 0 ? [[code, fallbacks[i + 1] ?? 0] as const] : []));
+  return { totals, fallbacks: pairs.filter(([, connections]) => connections > 0) };
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
 }
 
 const STATES = new Set([...Object.values(STATE_NAMES), 'opening', 'open', 'readOnly', 'writeOnly', 'closed']);
@@ -95,8 +180,9 @@ const MAX_ADDRESS_LENGTH = 64;
 /** Null unless every field is as describeSocket makes it. @param pid of the process that the table was found in */
 export function parseRow(text: string, counters: readonly number[], pid: number): ConnectionInfo | null {
   const fields = fieldsOf(text);
-  if (fields === null || !counters.every((one) => Number.isSafeInteger(one) && one >= 0)) return null;
-  const { id, program, role, state, mode, reason, device, access, movedAtMs, gid, peerGid, linkGroup } = fields;
+  if (fields === null || !counters.every(isCount)) return null;
+  const { id, program, role, state, mode, reason, device, access, movedAtMs, gid, peerGid, linkGroup, chid, dmbBytes } =
+    fields;
   const [local, peer] = [endpointOf(fields.local), endpointOf(fields.peer)];
   if (
     !isMatch(id, /^\d{1,10}\.\d{1,10}\.\d{1,16}$/) ||
@@ -114,6 +200,8 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     !(gid === null || isMatch(gid, GID)) ||
     !(peerGid === null || isMatch(peerGid, GID)) ||
     !(linkGroup === null || isMatch(linkGroup, /^0x[0-9a-f]{8}$/)) ||
+    !(chid === null || isMatch(chid, /^0x[0-9a-f]{4}$/)) ||
+    !(dmbBytes === null || isWithin(dmbBytes, 0xffffffff)) ||
     local === undefined ||
     peer === undefined
   )
@@ -136,6 +224,8 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     gid,
     peerGid,
     linkGroup,
+    chid,
+    dmbBytes,
   };
 }
 

@@ -44,21 +44,25 @@ Exit code: that of the command; 128 + n when signal n ended it; 126 or 127 when 
 wrongly.
 `;
 
+const OPTIONS = {
+  verbose: { type: 'boolean', short: 'v' },
+  policy: { type: 'string', choices: POLICY_MODES },
+  access: { type: 'string', choices: ACCESS_MODES },
+  'in-band': { type: 'string' },
+} as const;
+
 export const run: Command = {
   summary: 'run a program with its connections inside this host in shared memory',
   help: HELP,
+  options: OPTIONS,
+  takes: 'command',
   own: (args) => args.slice(0, startOfCommand(args)),
   async main(args) {
     const first = startOfCommand(args);
     const command = args.slice(first);
     const { values } = parseArgs({
       args: args.slice(0, first),
-      options: {
-        verbose: { type: 'boolean', short: 'v' },
-        policy: { type: 'string' },
-        access: { type: 'string' },
-        'in-band': { type: 'string' },
-      },
+      options: OPTIONS,
     });
     for (const [name, value, choices] of [
       ['policy', values.policy, POLICY_MODES],

@@ -9,6 +9,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
+import { count } from '../ism/counters.ts';
 import { holdLoop, letLoopGo, nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection } from '../smc/connection.ts';
@@ -161,14 +162,21 @@ export class Carrier {
     return this.#foreignWritten || this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
   }
 
-  /** Bytes by way and direction, see COUNTER. May be given memory that other processes read. */
+  /**
+   * Bytes by way and direction, and how often, see COUNTER. May be given memory that other processes read, with what was counted
+   * before on this socket.
+   */
   get counters(): Float64Array {
-    if (!this.isWatching) this.rebase();
+    if (!this.isWatching && !this.#closed) this.rebase();
     return this.#counters;
   }
 
   set counters(memory: Float64Array) {
-    memory.set(this.counters);
+    const own = this.counters;
+    if (memory === own) return;
+    for (const index of [COUNTER.reads, COUNTER.writes, COUNTER.full])
+      own[index] = (own[index] ?? 0) + (memory[index] ?? 0);
+    memory.set(own);
     this.#counters = memory;
   }
 
@@ -547,6 +555,7 @@ export class Carrier {
       destroy.call(this.#socket, error, callback);
       return;
     }
+    if (!this.isWatching) this.rebase();
     this.#closed = true;
     const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
     this.#connection?.close(reset);
@@ -560,8 +569,9 @@ export class Carrier {
     this.#waitsNoMore();
     if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
     this.#listener.closed();
+    this.#count();
     this.#connection = null;
-    this.#counters = this.counters.slice(); // the memory is another connection's soon
+    this.#counters = this.#counters.slice(); // the memory is another connection's soon
   }
 
   // --- Out ---
@@ -586,7 +596,10 @@ export class Carrier {
         const taken = this.#intoRing(this.#connection, chunk, 0);
         if (taken > 0) socket._unrefTimer();
         this.#counters[COUNTER.outShm] = this.#earlierWritten + this.#connection.out.ringTotal;
-        if (taken === chunk.length) return true;
+        if (taken === chunk.length) {
+          count(this.#counters, COUNTER.writes);
+          return true;
+        }
         return SOCKET.write.call(socket, chunk.subarray(taken));
       }
     }
@@ -603,10 +616,12 @@ export class Carrier {
         : [bytesOf(data, encoding)];
       const pending = { bytes, index: 0, offset: 0, callback };
       this.#pending = pending;
+      count(this.#counters, COUNTER.writes);
       if (this.#flush()) {
         callback();
         return;
       }
+      count(this.#counters, COUNTER.full);
       // What makes room for the rest is not of the program: its callback belongs to the write, as on TCP.
       pending.callback = AsyncResource.bind(callback);
       // A write that waits keeps the program running, as one that waits for TCP does.
@@ -816,6 +831,7 @@ export class Carrier {
       const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBuffer().length);
       if (chunk === null) break;
       left -= chunk.length;
+      count(this.#counters, COUNTER.reads);
       this.#socket._unrefTimer();
       // An idle socket in http.Agent's pool must not get any byte: the guard there destroys it.
       if (isGuardOfIdle(this.#handle.onread)) {

@@ -13,7 +13,7 @@ import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
-import { bytesOf, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
+import { bytesOf, COUNTER, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
@@ -32,8 +32,11 @@ const BRING_BACK_MS = 500;
 
 interface Known {
   readonly id: string;
+  readonly role: Role;
   readonly mover: Mover | null;
   reason: Reason;
+  hasMoved: boolean;
+  hasEnded: boolean;
   /** Null where there is no room in the table, and at the end. */
   row: TableRow | null;
 }
@@ -83,6 +86,7 @@ export class Engine implements Passing {
       this.#internals = internals;
       keepFreedMemory();
       this.#table = new ConnectionTable();
+      this.#partition.statistics = this.#table.statistics;
       process.on('exit', () => {
         for (const mover of this.#movers) mover.exit();
       });
@@ -102,7 +106,7 @@ export class Engine implements Passing {
     const known = this.#known.get(socket);
     if (known !== undefined) return known.mover;
     if (this.#never !== null) {
-      this.#stay(socket, this.#never);
+      this.#stay(socket, role, this.#never);
       return null;
     }
     const mover = this.#makeMover(socket, role, context);
@@ -113,7 +117,7 @@ export class Engine implements Passing {
   #makeMover(socket: Socket, role: Role, context: AsyncResource): Mover {
     const mover = new Mover(socket, role, this.#partition as Partition, this.#internals as Internals, context);
     this.#movers.add(mover);
-    this.#remember(socket, mover, mover.reason);
+    this.#remember(socket, role, mover, mover.reason);
     return mover;
   }
 
@@ -134,30 +138,53 @@ export class Engine implements Passing {
   }
 
   /** Notes why a socket stays on TCP without having been looked at any closer. */
-  #stay(socket: Socket, reason: Reason): void {
-    this.#remember(socket, null, reason);
+  #stay(socket: Socket, role: Role, reason: Reason): void {
+    this.#remember(socket, role, null, reason);
   }
 
-  #remember(socket: Socket, mover: Mover | null, reason: Reason): void {
+  #remember(socket: Socket, role: Role, mover: Mover | null, reason: Reason): void {
     const row = this.#table?.addRow() ?? null;
-    const known: Known = { id: `${process.pid}.${threadId}.${this.#nextId++}`, mover, reason, row };
+    const id = `${process.pid}.${threadId}.${this.#nextId++}`;
+    const known: Known = { id, role, mover, reason, hasMoved: false, hasEnded: false, row };
     this.#known.set(socket, known);
     this.#tell(socket);
-    if (row === null) return;
+    if (this.#table === null) return;
+    this.#table.statistics.count('connections', role);
     this.#publish(socket, known);
-    watchEnd(socket, () => this.#end(known));
+    watchEnd(socket, () => this.#end(socket, known));
   }
 
-  #end(known: Known): void {
-    known.row?.free();
+  #end(socket: Socket, known: Known): void {
+    if (known.hasEnded) return;
+    known.hasEnded = true;
+    const counters = this.#countersOf(socket, known);
+    this.#table?.atOnce(() => {
+      this.#table?.statistics.ended(counters, known.hasMoved ? null : known.reason);
+      known.row?.free();
+    });
     known.row = null;
     if (known.mover !== null) this.#movers.delete(known.mover);
+  }
+
+  #countersOf(socket: Socket, { mover, row }: Known): Float64Array {
+    if (mover?.carrier) return mover.carrier.counters;
+    // Nobody watches it: what the socket knows, and what had been counted.
+    const counters = Float64Array.from(row?.counters ?? new Float64Array(Object.keys(COUNTER).length));
+    const { inTcp, inShm, outTcp, outShm } = bytesOf(counters);
+    // One that was given to another process knows nothing any more.
+    counters[COUNTER.inTcp] = Math.max(inTcp, (socket.bytesRead ?? 0) - inShm);
+    counters[COUNTER.outTcp] = Math.max(outTcp, (socket.bytesWritten ?? 0) - outShm);
+    return counters;
   }
 
   #changed(mover: Mover): void {
     const known = this.#known.get(mover.socket);
     if (known === undefined || mover.state === 'ENDED') return;
     known.reason = mover.reason;
+    if (!known.hasMoved && mover.movedAtMs !== null) {
+      known.hasMoved = true;
+      this.#table?.statistics.count('moved', known.role);
+    }
     this.#publish(mover.socket, known);
     this.#tell(mover.socket);
   }
@@ -187,7 +214,7 @@ export class Engine implements Passing {
   /** It is being connected anew. */
   forget(socket: Socket): void {
     const known = this.#known.get(socket);
-    if (known !== undefined) this.#end(known);
+    if (known !== undefined) this.#end(socket, known);
     this.#known.delete(socket);
   }
 
@@ -198,12 +225,8 @@ export class Engine implements Passing {
   info(socket: Socket): ConnectionInfo {
     const known = this.#known.get(socket);
     if (known === undefined) return describeUnseen(socket, whyNot(socket) ?? REASONS.YOUNG);
-    const { id, mover, reason, row } = known;
-    const info = describeSocket(socket, mover, id, reason);
-    const carrier = mover?.carrier ?? null;
-    if (carrier !== null) return { ...info, bytes: bytesOf(carrier.counters) };
-    const { inShm = 0, outShm = 0 } = row === null ? {} : bytesOf(row.counters);
-    return { ...info, bytes: { inTcp: socket.bytesRead - inShm, inShm, outTcp: socket.bytesWritten - outShm, outShm } };
+    const { id, mover, reason } = known;
+    return { ...describeSocket(socket, mover, id, reason), bytes: bytesOf(this.#countersOf(socket, known)) };
   }
 
   /** All that have moved, or might. */
@@ -245,7 +268,7 @@ export class Engine implements Passing {
     const { close } = handle;
     const known = this.#known.get(socket);
     handle.close = (closed) => {
-      if (known !== undefined) this.#end(known);
+      if (known !== undefined) this.#end(socket, known);
       close.call(handle, closed);
     };
   }

@@ -25,6 +25,10 @@ export interface ConnectionInfo {
   readonly gid: string | null;
   readonly peerGid: string | null;
   readonly linkGroup: string | null;
+  /** Of the fabric that the device is attached to; 0xffff inside one event loop. */
+  readonly chid: string | null;
+  /** Length of the buffer for what this end receives. */
+  readonly dmbBytes: number | null;
 }
 
 export interface Endpoint {
@@ -48,7 +52,17 @@ export interface Bytes {
 }
 
 /** Counters of a connection, in this order; may be memory that other processes read. */
-export const COUNTER = { inTcp: 0, inShm: 1, outTcp: 2, outShm: 3 } as const;
+export const COUNTER = {
+  inTcp: 0,
+  inShm: 1,
+  outTcp: 2,
+  outShm: 3,
+  /** Chunks that were taken from memory, and writes of the program to it. */
+  reads: 4,
+  writes: 5,
+  /** Writes that had to wait, since the peer's buffer was full. */
+  full: 6,
+} as const;
 
 export function bytesOf(counters: Float64Array): Bytes {
   const at = (index: number) => counters[index] ?? 0;
@@ -87,6 +101,8 @@ export function describeSocket(
     gid: device?.gid ?? null,
     peerGid: group?.peer ?? null,
     linkGroup: group === null ? null : `0x${group.id.toString(16).padStart(8, '0')}`,
+    chid: device === null ? null : `0x${device.chid.toString(16).padStart(4, '0')}`,
+    dmbBytes: connection?.dmbBytes ?? null,
   };
 }
 

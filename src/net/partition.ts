@@ -47,6 +47,7 @@ import { inTime } from './in-time.ts';
 import { Matches, withMatch } from './matches.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
+import { Statistics } from './statistics.ts';
 
 const debug = debuglog('isthmus');
 
@@ -99,6 +100,8 @@ interface Match {
 
 export class Partition implements Ground, Client {
   readonly name = 'smc';
+  /** Where it counts; memory that others read, once there is a table. */
+  statistics = new Statistics();
   readonly #policy: Policy;
   readonly #onChange: (mover: Mover) => void;
   readonly #registry = new Registry();
@@ -223,8 +226,9 @@ export class Partition implements Ground, Client {
       const client = await joinFabric({ thread: threadId, program }, this.#fabricListener());
       const { gid, chid } = client.identity;
       const { access, busyPollUs } = this.#policy;
-      const host = new HostDevice({ gid, chid, access, busyPollUs });
-      const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs });
+      const { device: counters } = this.statistics;
+      const host = new HostDevice({ gid, chid, access, busyPollUs, counters });
+      const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs, counters });
       const membership = { client, host, threads, threadPeers: new Set<Gid>(), pairs: new Map<Gid, bigint>() };
       for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
@@ -533,12 +537,14 @@ export class Partition implements Ground, Client {
 
   #shookHands(mover: Mover, outcome: HandshakeOutcome): void {
     if ('parts' in outcome) {
+      this.statistics.registered(outcome.parts.dmb.lengthBytes);
       mover.connected(outcome.parts, outcome.group);
       return;
     }
     this.#forgetMatch(mover);
     this.#leavePairs(mover);
     const reason = 'fault' in outcome ? REASONS.PROTOCOL : outcome.reason;
+    if (reason === REASONS.PROTOCOL || reason === REASONS.TIMEOUT) this.statistics.count('errors', mover.role);
     if (reason !== REASONS.PAIRLOST || !mover.again()) mover.stay(reason);
   }
 
@@ -558,10 +564,11 @@ export class Partition implements Ground, Client {
     this.#entering++;
     try {
       const context = await this.#inBandContext(socket, refusal);
-      return await enterInBand(socket, role, context, (agreement, decline) => {
+      const error = await enterInBand(socket, role, context, (agreement, decline) => {
         const mover = makeMover();
         if ('parts' in agreement) {
           const { parts, group } = agreement;
+          this.statistics.registered(parts.dmb.lengthBytes);
           // Only one end may decline in the TCP stream: the server, after the Confirm.
           const declineLate = role === 'server' ? decline : () => void socket.destroy();
           this.#note(mover, group.peer, { handshake: null, declineLate, forget: () => {} });
@@ -572,6 +579,8 @@ export class Partition implements Ground, Client {
         }
         return mover;
       });
+      if (error !== null) this.statistics.count('errors', role);
+      return error;
     } finally {
       this.#entering--;
       this.#lingerIfUnused();

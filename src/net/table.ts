@@ -3,29 +3,39 @@
  * while the program is busy. Its own user and root can open it; nothing is left behind when the process ends.
  *
  *     offset | size     | field
- *     0      | 8        | "ISTHMUS1"
+ *     0      | 8        | "ISTHMUS2"; another number where anything of this is otherwise
  *     8      | 4        | rows in use, at most (u32)
- *     64     | 1024 * n | rows
+ *     12     | 4        | sequence (u32): odd while a row goes into the totals, changed when it has
+ *     16     | 4        | thread of the program, 0 for the main one (u32)
+ *     64     | 8 * 64   | totals of the partition (f64), see statistics.ts
+ *     1024   | 16 * 128 | why connections never moved that have ended: code of the reason, how many (f64 each)
+ *     4096   | 1024 * n | rows
  *     row: 0 | 4        | sequence: odd while the row is being written, changed when it was
  *          4 | 4        | length of the text; 0 = free
- *          8 | 32       | four counters (f64): bytes in by TCP, in by memory, out by TCP, out by memory
- *         40 | 984      | JSON: everything else
+ *          8 | 56       | counters (f64), see COUNTER in info.ts
+ *         64 | 960      | JSON: everything else
  *
  * Native byte order.
  */
+import { threadId } from 'node:worker_threads';
 import { closeFd, createSharedMemory, map } from '../os/index.ts';
-import type { ConnectionInfo } from './info.ts';
+import { COUNTER, type ConnectionInfo } from './info.ts';
+import { FALLBACK_SLOTS, Statistics, TOTALS_LENGTH } from './statistics.ts';
 
 export const TABLE_NAME = 'isthmus-connections';
-export const TABLE_MAGIC = 'ISTHMUS1';
+export const TABLE_MAGIC = 'ISTHMUS2';
 export const ROW_BYTES = 1024;
-export const FIRST_ROW = 64;
+export const FIRST_ROW = 4096;
 const ROWS_IN_USE = 8;
+const ENDS = 12;
+const THREAD = 16;
+const TOTALS = 64;
+const FALLBACKS = 1024;
 const SEQUENCE = 0;
 const TEXT_LENGTH = 4;
 const COUNTERS = 8;
-const COUNTER_COUNT = 4;
-const TEXT = 40;
+const COUNTER_COUNT = Object.keys(COUNTER).length;
+const TEXT = 64;
 /** Room for the text of a row. */
 export const TEXT_BYTES = ROW_BYTES - TEXT;
 /** Address space; pages come with the rows. */
@@ -37,6 +47,8 @@ export class ConnectionTable {
   readonly #bytes: Buffer;
   readonly #words: Int32Array;
   readonly #free: number[] = [];
+  /** What the partition counts. */
+  readonly statistics: Statistics;
   #used = 0;
 
   /** Throws SystemError. */
@@ -51,6 +63,11 @@ export class ConnectionTable {
     }
     this.#bytes = Buffer.from(this.#memory);
     this.#words = new Int32Array(this.#memory);
+    this.statistics = new Statistics(
+      new Float64Array(this.#memory, TOTALS, TOTALS_LENGTH),
+      new Float64Array(this.#memory, FALLBACKS, 2 * FALLBACK_SLOTS),
+    );
+    this.#words[THREAD / 4] = threadId;
     this.#bytes.write(TABLE_MAGIC, 0, 'latin1');
   }
 
@@ -73,6 +90,13 @@ export class ConnectionTable {
         this.#free.push(index);
       },
     };
+  }
+
+  /** Whoever reads rows and totals finds what is moved between them in one of the two. */
+  atOnce(move: () => void): void {
+    Atomics.add(this.#words, ENDS / 4, 1);
+    move();
+    Atomics.add(this.#words, ENDS / 4, 1);
   }
 
   #write(offset: number, text: string): void {
@@ -105,11 +129,32 @@ const SHORT_PROGRAM_LENGTH = 60;
 export function readRow(row: Buffer): { readonly text: string; readonly counters: readonly number[] } | null {
   const length = row.readUInt32LE(TEXT_LENGTH);
   if (length === 0 || length > TEXT_BYTES || row.readUInt32LE(SEQUENCE) % 2 === 1) return null;
-  const counters = Array.from({ length: COUNTER_COUNT }, (_, i) => row.readDoubleLE(COUNTERS + 8 * i));
-  return { text: row.toString('utf8', TEXT, TEXT + length), counters };
+  return { text: row.toString('utf8', TEXT, TEXT + length), counters: doubles(row, COUNTERS, COUNTER_COUNT) };
 }
 
-export function rowsInUse(head: Buffer): number {
-  if (head.toString('latin1', 0, TABLE_MAGIC.length) !== TABLE_MAGIC) return 0;
-  return Math.min(head.readUInt32LE(ROWS_IN_USE), MAX_ROWS);
+/** What stands before the rows. */
+export interface Head {
+  readonly rows: number;
+  /** Odd, or another one after the rows were read: they and the totals do not belong together. */
+  readonly sequence: number;
+  readonly thread: number;
+  readonly totals: readonly number[];
+  /** Code and number, by turns. */
+  readonly fallbacks: readonly number[];
+}
+
+/** Null when it is no table. @param head a copy of the bytes before the first row */
+export function readHead(head: Buffer): Head | null {
+  if (head.toString('latin1', 0, TABLE_MAGIC.length) !== TABLE_MAGIC) return null;
+  return {
+    rows: Math.min(head.readUInt32LE(ROWS_IN_USE), MAX_ROWS),
+    sequence: head.readUInt32LE(ENDS),
+    thread: head.readUInt32LE(THREAD),
+    totals: doubles(head, TOTALS, TOTALS_LENGTH),
+    fallbacks: doubles(head, FALLBACKS, 2 * FALLBACK_SLOTS),
+  };
+}
+
+function doubles(bytes: Buffer, offset: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => bytes.readDoubleLE(offset + 8 * i));
 }

@@ -64,6 +64,11 @@ export class Connection {
     return this.#parts.device;
   }
 
+  /** Of the buffer for what we receive. */
+  get dmbBytes(): number {
+    return this.#parts.dmb.lengthBytes;
+  }
+
   /** Whether a direction that has moved can come back to TCP: not in the kernel's layout. */
   get canGoBack(): boolean {
     return this.#layout.canGoBack;

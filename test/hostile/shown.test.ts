@@ -1,11 +1,12 @@
-/** What others may say to `isthmus ss` and `isthmus fabric status`. */
+/** What others may say to `isthmus ss`, `isthmus stats` and `isthmus fabric status`. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { encodeMessage, type FabricMessage } from '../../src/fabric/protocol.ts';
-import type { ConnectionInfo } from '../../src/net/info.ts';
-import { ConnectionTable, ROW_BYTES, TABLE_NAME } from '../../src/net/table.ts';
+import { COUNTER, type ConnectionInfo } from '../../src/net/info.ts';
+import { ConnectionTable, FIRST_ROW, ROW_BYTES, TABLE_MAGIC, TABLE_NAME } from '../../src/net/table.ts';
 import {
   acceptPackets,
   closeFd,
@@ -14,6 +15,7 @@ import {
   receivePacket,
   sendPacket,
 } from '../../src/os/index.ts';
+import { REASONS } from '../../src/smc/reasons.ts';
 import { CLI, cannotMove, Workplace } from '../integration/commands.ts';
 
 let work: Workplace;
@@ -42,6 +44,8 @@ const ROW = {
   gid: null,
   peerGid: null,
   linkGroup: null,
+  chid: null,
+  dmbBytes: null,
 };
 
 test('isthmus ss shows of a table what can be true, and prints no control character', { skip }, async () => {
@@ -78,15 +82,62 @@ test('isthmus ss shows of a table what can be true, and prints no control charac
 
 test('isthmus ss lives with tables that are none', { skip }, async () => {
   const empty = createSharedMemory(TABLE_NAME, 8);
-  const full = createSharedMemory(TABLE_NAME, 64 + 3 * ROW_BYTES);
-  const bytes = Buffer.alloc(64 + 3 * ROW_BYTES, 0xfe);
-  bytes.write('ISTHMUS1', 0, 'latin1');
+  const full = createSharedMemory(TABLE_NAME, FIRST_ROW + 3 * ROW_BYTES);
+  const bytes = Buffer.alloc(FIRST_ROW + 3 * ROW_BYTES, 0xfe);
+  bytes.write(TABLE_MAGIC, 0, 'latin1');
   writeSync(full, bytes, 0, bytes.length, 0);
   const { code, stdout, stderr } = await isthmus(['ss', '--json', '--pid', String(process.pid)]);
   assert.equal(code, 0, stderr);
   for (const { program } of JSON.parse(stdout) as ConnectionInfo[]) assert.equal(program, ROW.program); // of the test before
   closeFd(empty);
   closeFd(full);
+});
+
+test('isthmus stats counts of a table what can be true', { skip }, async () => {
+  const table = new ConnectionTable();
+  const own = ['-p', String(process.pid)];
+  const figures = async () => {
+    const { code, stdout, stderr } = await isthmus(['stats', 'json', ...own]);
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout) as { SMCD: Record<string, number>; Isthmus: { fallback: object; device: object } };
+  };
+  const { statistics } = table;
+  const counters = Float64Array.from(Object.keys(COUNTER), (_, i) => i);
+  const before = await figures(); // of the tests before
+  statistics.ended(counters, { ...REASONS.TLS, code: 0x1234, name: '\u001b[2J' });
+  for (let i = 0; i < 1000; i++) statistics.ended(counters, { ...REASONS.TLS, code: 0xffff0000 + i });
+  statistics.ended(counters, REASONS.TLS);
+  const { SMCD, Isthmus } = await figures();
+  assert.equal(SMCD.SMC_RX_BYTES, (before.SMCD.SMC_RX_BYTES ?? 0) + 1002);
+  assert.deepEqual(
+    { ...Isthmus.fallback, ...before.Isthmus.fallback },
+    { ...before.Isthmus.fallback, OTHER: 1001, TLS: 1 },
+  );
+  table.atOnce(() => {
+    statistics.device.fill(Number.MAX_SAFE_INTEGER);
+    // What is never done with its changes is shown as it stands.
+    const halfway = spawnSync(process.execPath, [CLI, 'stats', '--prometheus', ...own], { encoding: 'utf8' });
+    assert.equal(halfway.status, 0, halfway.stderr);
+    assert.match(halfway.stdout, /isthmus_sleeps_total\{pid="\d+",thread="0"\} 9007199254740991\n/);
+  });
+  statistics.device.fill(0);
+  // Codes that no program of ours writes there.
+  const strange = createSharedMemory(TABLE_NAME, FIRST_ROW);
+  const head = Buffer.alloc(FIRST_ROW);
+  head.write(TABLE_MAGIC, 0, 'latin1');
+  for (let at = 1024; at < 3072; at += 16) {
+    head.writeDoubleLE(2 ** 40 + at, at);
+    head.writeDoubleLE(1, at + 8);
+  }
+  writeSync(strange, head, 0, head.length, 0);
+  assert.deepEqual((await figures()).Isthmus.fallback, { ...Isthmus.fallback, OTHER: 1001 + 128 });
+  closeFd(strange);
+  for (const wrong of [Number.NaN, -1, 0.5, Number.POSITIVE_INFINITY]) {
+    statistics.device.fill(wrong);
+    assert.deepEqual(await figures(), before);
+    const { stdout } = await isthmus(['stats', '-d', ...own]);
+    assert.match(stdout, /^[ -~\n]*$/);
+  }
 });
 
 test('isthmus ss takes the number of a process', async () => {

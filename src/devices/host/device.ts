@@ -21,8 +21,9 @@ import {
   type Token,
 } from '../../ism/index.ts';
 import { setImmediate } from '../../os/event-loop.ts';
+import { makeDeviceCounters } from './counters.ts';
 import { LARGEST_SLOT_BYTES } from './memory.ts';
-import { type Introduction, Pair, SIGNAL_CAPACITY } from './pair.ts';
+import { type Introduction, Pair, type PairListener, SIGNAL_CAPACITY } from './pair.ts';
 import { Polling } from './polling.ts';
 
 export interface HostDeviceOptions {
@@ -36,6 +37,8 @@ export interface HostDeviceOptions {
   readonly busyPollUs?: number;
   /** DMBs towards one peer. */
   readonly maxDmbs?: number;
+  /** Where it counts, see DEVICE_COUNTER. */
+  readonly counters?: Float64Array;
 }
 
 /** How long a token may be ahead of its DMB; the owner has told of it already. */
@@ -56,6 +59,7 @@ export class HostDevice implements Device {
   readonly #waitingForPair: Waiting<Gid> = new Map();
   readonly #waitingForDmb: Waiting<Token> = new Map();
   readonly #polling: Polling;
+  readonly #counters: Float64Array;
   #listener: (event: IsmEvent) => void = () => {};
   #onMessage: (peer: Gid, bytes: Buffer) => void = () => {};
   #closed = false;
@@ -65,7 +69,8 @@ export class HostDevice implements Device {
     this.gid = options.gid;
     this.chid = options.chid;
     this.#access = options.access ?? 'mapped';
-    this.#polling = new Polling(options.busyPollUs);
+    this.#counters = options.counters ?? makeDeviceCounters();
+    this.#polling = new Polling(options.busyPollUs, this.#counters);
     this.capabilities = {
       access: this.#access,
       peerCanRead: this.#access === 'mapped',
@@ -75,15 +80,11 @@ export class HostDevice implements Device {
     };
   }
 
-  get counters(): Readonly<Record<string, number>> {
-    return this.#polling.counters;
-  }
-
   /** Takes over the descriptors. An older pair with the same peer is ended. Throws when the system refuses. */
   addPair(introduction: Introduction): void {
     this.#pairs.get(introduction.peer)?.die('the fabric introduced the pair anew');
     this.#tellDeath(introduction.peer); // before the clients can take the new pair for the dead one
-    const pair = new Pair(introduction, this.#access, {
+    const listener: PairListener = {
       up: (up) => {
         this.#polling.add(up);
         settle(this.#waitingForPair, up.peer);
@@ -94,7 +95,8 @@ export class HostDevice implements Device {
       signalled: (dmb) => dmb.client.handleSignal(this, dmb),
       rung: (rung) => this.#polling.rung(rung),
       died: (dead, cause) => this.#died(dead, cause),
-    });
+    };
+    const pair = new Pair(introduction, this.#access, listener, this.#counters);
     if (pair.isDead) return;
     this.#pairs.set(pair.peer, pair);
   }

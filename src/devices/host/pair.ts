@@ -5,6 +5,7 @@
  * The pair comes up when both have said OPEN. It ends when either closes, dies or breaks the protocol: the pipe's hang-up tells.
  */
 import { fstatSync } from 'node:fs';
+import { count } from '../../ism/counters.ts';
 import {
   ALLOWED_CPUS,
   type Client,
@@ -33,6 +34,7 @@ import {
   ringPipe,
 } from '../../os/index.ts';
 import { PairChannel } from './channel.ts';
+import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
 import { PAIR_VERSION, type PairMessage } from './messages.ts';
 import type { PolledPair } from './polling.ts';
@@ -139,10 +141,11 @@ export class Pair implements PolledPair {
   #cpu = -1;
   #dead = false;
   #isLooking = false;
-  readonly counters = { signalsSent: 0, signalsSaved: 0 };
+  readonly #counters: Float64Array;
 
   /** Throws when the system refuses memory or a pipe; the descriptors are closed then. */
-  constructor(introduction: Introduction, access: 'mapped' | 'store', listener: PairListener) {
+  constructor(introduction: Introduction, access: 'mapped' | 'store', listener: PairListener, counters: Float64Array) {
+    this.#counters = counters;
     this.peer = introduction.peer;
     this.#access = access;
     this.#listener = listener;
@@ -313,14 +316,14 @@ export class Pair implements PolledPair {
     }
     try {
       if (this.#writer.signal(index, generation)) this.#ring();
-      else this.counters.signalsSaved++;
+      else count(this.#counters, DEVICE_COUNTER.saved);
     } catch (error) {
       this.die((error as Error).message);
     }
   }
 
   #ring(): void {
-    this.counters.signalsSent++;
+    count(this.#counters, DEVICE_COUNTER.rung);
     // Without a reader the peer is gone; its end of the other pipe tells, and here we are inside somebody's call.
     ringPipe(this.#ringFd);
   }

@@ -6,8 +6,10 @@
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look; and with less than two
  * CPUs' worth of time we sleep at once, since spinning would take the time from the peer.
  */
+import { count } from '../../ism/counters.ts';
 import { now as clock, nextTick, setImmediate } from '../../os/event-loop.ts';
 import { allowedCpus, cgroupCpus, currentCpu, yieldCpu } from '../../os/index.ts';
+import { DEVICE_COUNTER, makeDeviceCounters } from './counters.ts';
 
 export interface PolledPair {
   /** Whether there is something to take: one load. */
@@ -65,11 +67,12 @@ export class Polling {
   #hopsLeft = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
-  readonly counters = { looks: 0, found: 0, wakeUps: 0, sleeps: 0, yields: 0 };
+  readonly #counters: Float64Array;
 
   /** @param budgetUs the longest time to look for nothing; 0 = always sleep at once. */
-  constructor(budgetUs = DEFAULT_BUDGET_US) {
+  constructor(budgetUs = DEFAULT_BUDGET_US, counters = makeDeviceCounters()) {
     this.#maxBudgetMs = budgetUs / 1000;
+    this.#counters = counters;
   }
 
   add(pair: PolledPair): void {
@@ -87,7 +90,7 @@ export class Polling {
   rung(pair: PolledPair): void {
     const watch = this.#watches.get(pair);
     if (watch === undefined || this.#active.has(pair)) return;
-    this.counters.wakeUps++;
+    count(this.#counters, DEVICE_COUNTER.wakeUps);
     const now = clock();
     // Waiting a little longer would have paid.
     if (now - watch.lastFound < this.#maxBudgetMs) watch.budgetMs = this.#maxBudgetMs;
@@ -128,7 +131,7 @@ export class Polling {
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
   #rest(pair: PolledPair): void {
     if (pair.isDead || !this.#watches.has(pair)) return;
-    this.counters.sleeps++;
+    count(this.#counters, DEVICE_COUNTER.sleeps);
     pair.sleep();
     // The peer did not ring for what is found now, and will not ring again for this mark.
     if (pair.look() > 0) setImmediate(() => this.rung(pair));
@@ -190,7 +193,7 @@ export class Polling {
     const before = clock();
     yieldCpu();
     const after = clock();
-    this.counters.yields++;
+    count(this.#counters, DEVICE_COUNTER.yields);
     if (after - before > CROWDED_MS) this.#crowdedUntil = after + CROWDED_FOR_MS;
     let found = false;
     for (const pair of this.#active) {
@@ -203,9 +206,9 @@ export class Polling {
   };
 
   #lookAt(pair: PolledPair, watch = this.#watches.get(pair)): void {
-    this.counters.looks++;
+    count(this.#counters, DEVICE_COUNTER.looks);
     if (pair.look() === 0) return;
-    this.counters.found++;
+    count(this.#counters, DEVICE_COUNTER.found);
     if (watch !== undefined) watch.found = true;
   }
 
