@@ -87,17 +87,17 @@ export interface AccelerateOptions {
 const DEFAULT_TIMEOUT_MS = 5000;
 
 /**
- * Moves a connected socket now, whatever the policy says. Resolves when both directions have moved, when it is clear that the
+ * Moves a connected socket now, also under the policy off, but not against a rule. Resolves when both directions have moved, when it is clear that the
  * connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want it too, and a
  * byte has to pass in either direction before anything moves. Rejects for wrong arguments only.
  */
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
   checkSocket(socket);
   if (options.role !== undefined) checkRole(options.role);
-  const engine = await runtime.engine();
-  if (engine === null) return runtime.info(socket);
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const below = lowest(socket);
+  const engine = runtime.forbids(below, role) ? null : await runtime.engine();
+  if (engine === null) return runtime.info(socket);
   const mover = engine.moverOf(below);
   if (mover === null) engine.start(below, role, runtime.contextOf(role));
   else mover.retry();

@@ -4,8 +4,8 @@ import { availableParallelism, constants } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { CurrentPolicy } from '../net/current-policy.ts';
 import type { ConnectionInfo } from '../net/info.ts';
-import { readPolicy } from '../net/policy.ts';
 import type { Reason } from '../smc/reasons.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, fail, formatTable, version } from './command.ts';
 import { Interruption, movedOf, type Pair, type Program, ProgramError, Programs, type Way } from './programs.ts';
@@ -213,7 +213,7 @@ async function whatFailed(connections: readonly ConnectionInfo[]): Promise<Failu
   const reasons = new Map(connections.filter(({ mode }) => mode === 'TCP').map(({ reason }) => [reason.name, reason]));
   if (reasons.size > 0) return [...reasons.values()].map((reason) => ({ step: stepOf(reason), reason, detail: '' }));
   const { Engine } = await import('../net/engine.ts');
-  const { never } = await Engine.create(readPolicy({}), REGISTER, () => null);
+  const { never } = await Engine.create(new CurrentPolicy({ ISTHMUS_CONFIG: 'none' }), REGISTER, () => null);
   if (never === null) return [];
   const { testDoorbell } = await import('../os/index.ts');
   const detail = await testDoorbell().then(

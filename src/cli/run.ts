@@ -7,8 +7,10 @@ import { existsSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
+import { CurrentPolicy } from '../net/current-policy.ts';
 import { parseEndpoints } from '../net/endpoints.ts';
-import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES, readPolicy } from '../net/policy.ts';
+import { ACCESS_MODES, DEFAULT_POLICY, POLICY_MODES } from '../net/policy.ts';
+import { DEFAULT_FILE } from '../net/policy-file.ts';
 import { preloadOption } from '../net/preload.ts';
 import { type Command, fail, UsageError } from './command.ts';
 
@@ -36,6 +38,8 @@ Variables, for the command and what it starts; docs/settings.md has all of them:
   ISTHMUS_DMB_BYTES                    buffer of a connection, each direction (default: ${DEFAULT_POLICY.dmbBytes})
   ISTHMUS_LAYOUT=kernel                in-band: buffers are laid out as in Linux
   ISTHMUS_BUSY_POLL_US                 how long to look before sleeping; 0: not at all (default: ${DEFAULT_POLICY.busyPollUs})
+  ISTHMUS_RULES                        which connections may move: 'deny *:5432; allow'
+  ISTHMUS_CONFIG                       file with settings and rules, or none (default: ${DEFAULT_FILE})
   ISTHMUS_FABRIC                       socket of the fabric to use, instead of the system's or your own
   NODE_DEBUG=isthmus                   say on stderr why connections do not move
 
@@ -79,7 +83,7 @@ export const run: Command = {
     if (values.verbose) {
       const inBand = env.ISTHMUS_IN_BAND ? `, in-band with ${env.ISTHMUS_IN_BAND}` : '';
       // Not process.stderr: it may make the descriptor non-blocking, also for the command.
-      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${readPolicy(env).mode}${inBand})\n`);
+      writeSync(2, `isthmus: running ${command.join(' ')} (policy ${new CurrentPolicy(env).now.mode}${inBand})\n`);
     }
     const runtime = basename(file);
     if (OTHER_RUNTIMES.includes(runtime))

@@ -11,7 +11,8 @@ const HELP = `Usage: isthmus ss [options]
 
 Lists the connections of running programs that have Isthmus loaded, as far as they may be on this host: yours, or
 everybody's if you are root. One line an end. Works while a program is busy, and without a fabric. Not listed are
-connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, or under the policy off (but in-band).
+connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, denied by a
+rule, or under the policy off (but in-band).
 
       --json     an array of objects, as info() gives them
   -D, --smcd     only connections that are in shared memory

@@ -46,7 +46,7 @@ export interface FabricListener {
   declined(claim: number, reason: number): void;
   /** The enterprise ids have changed; handshakes that begin from now on use these. @param seid null: none, or not enabled */
   eids(ueids: readonly Eid[], seid: Eid | null): void;
-  /** The fabric does not answer any more; or does again. */
+  /** The fabric does not answer any more; or has answered. */
   silent(isSilent: boolean): void;
   /** The fabric is gone, or broke its protocol. The last call. */
   lost(cause: string): void;
@@ -270,8 +270,8 @@ export class FabricClient {
   /** Asks whether the fabric is alive; `silent` is told if it is not. */
   ping(): void {
     if (this.#pinged || this.#closed) return;
-    this.#pinged = true;
     this.send({ type: 'PING' });
+    this.#pinged = true;
     this.#silence = setTimeout(() => this.#listener.silent(true), SILENCE_MS);
     this.#silence.unref();
   }

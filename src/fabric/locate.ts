@@ -2,7 +2,7 @@
 import { lstatSync, mkdirSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode, peerCredentials } from '../os/index.ts';
-import { OVERFLOW_UID } from './limits.ts';
+import { isOursOrRoots, OTHERS_WRITE } from './trust.ts';
 
 export const SYSTEM_FABRIC = '/run/isthmus/fabric.sock';
 const SOCKET_NAME = 'fabric.sock';
@@ -69,9 +69,6 @@ export function distrustPath(place: FabricPlace): string | null {
   return null;
 }
 
-/** Permission bits: of the group and of all others. */
-export const OTHERS_WRITE = 0o022;
-
 function faultOf(path: string, stat: Stats, type: 'directory' | 'socket'): string | null {
   if (type === 'directory' ? !stat.isDirectory() : !stat.isSocket()) return `${path} is not a ${type}`;
   if (!isOursOrRoots(stat.uid)) return `${path} belongs to user ${stat.uid}`;
@@ -85,8 +82,4 @@ export function distrustPeer(place: FabricPlace, fd: number): string | null {
   if (place.kind === 'named') return null;
   const { uid, pid } = peerCredentials(fd);
   return isOursOrRoots(uid) ? null : `the fabric at ${place.socket} is process ${pid} of user ${uid}`;
-}
-
-export function isOursOrRoots(uid: number): boolean {
-  return uid === 0 || (uid === process.getuid?.() && uid !== OVERFLOW_UID);
 }

@@ -27,9 +27,9 @@ import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
 import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
-import { isOursOrRoots } from './locate.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
+import { isOursOrRoots } from './trust.ts';
 import { MAX_TEXT_BYTES } from './wire.ts';
 
 /** Messages taken from one connection before others get their turn. */

@@ -3,18 +3,27 @@
 /** Timers of Node.js have to be shorter; a longer one ends at once. */
 export const TIMER_LIMIT_MS = 2 ** 31;
 
+export interface Range {
+  readonly from: number;
+  readonly to?: number;
+  readonly isPowerOfTwo?: boolean;
+}
+
 /** A whole number. Empty is not set; a value that makes no sense is passed over, with a warning. */
 export function readCount(
   env: NodeJS.ProcessEnv,
   name: string,
   otherwise: number,
-  isGood: (value: number) => boolean,
+  range: Range,
   warn: (text: string) => void,
 ): number {
   const text = env[name];
   if (text === undefined || text === '') return otherwise;
   const value = text.trim() === '' ? Number.NaN : Number(text);
-  if (Number.isSafeInteger(value) && isGood(value)) return value;
-  warn(`${name}=${text} is not usable; ${otherwise} is used`);
+  const { from, to = Number.MAX_SAFE_INTEGER, isPowerOfTwo = false } = range;
+  const isGood = value >= from && value <= to && (!isPowerOfTwo || Number.isInteger(Math.log2(value)));
+  if (Number.isSafeInteger(value) && isGood) return value;
+  const kind = isPowerOfTwo ? 'power of two' : 'whole number';
+  warn(`${name}=${text} is no ${kind} from ${from}${range.to === undefined ? '' : ` to ${to}`}; ${otherwise} is used`);
   return otherwise;
 }

@@ -36,6 +36,5 @@ export function startFabric(place: FabricPlace, env: NodeJS.ProcessEnv): boolean
 }
 
 export function readIdleMs(env: NodeJS.ProcessEnv, warn: (text: string) => void): number {
-  const isTimer = (value: number) => value > 0 && value < TIMER_LIMIT_MS;
-  return readCount(env, 'ISTHMUS_FABRIC_IDLE_MS', DEFAULT_IDLE_MS, isTimer, warn);
+  return readCount(env, 'ISTHMUS_FABRIC_IDLE_MS', DEFAULT_IDLE_MS, { from: 1, to: TIMER_LIMIT_MS - 1 }, warn);
 }

@@ -31,8 +31,17 @@ export function parseEndpoints(text: string): Endpoints {
   };
 }
 
-function isAmong(addresses: BlockList, address: string): boolean {
+/** @param address as `socket.remoteAddress` gives it */
+export function isAmong(addresses: BlockList, address: string): boolean {
   return addresses.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
+}
+
+/** `10.0.0.0/8,fd00::/8`: addresses and subnets, several with commas between. Throws TypeError. */
+export function parseAddressList(text: string): BlockList {
+  const list = new BlockList();
+  for (const part of text.split(','))
+    if (part.trim() !== '') addAddresses(list, part.trim().replace(/^\[(.*)\]$/, '$1'));
+  return list;
 }
 
 function parsePattern(text: string): Pattern {
@@ -42,17 +51,15 @@ function parsePattern(text: string): Pattern {
   const [firstPort, lastPort = firstPort] = ports === '*' ? [0, LAST_PORT] : ports.split('-').map(Number);
   if (firstPort === undefined || lastPort === undefined || firstPort > lastPort || lastPort > LAST_PORT)
     throw new TypeError(`not a port or range of ports up to ${LAST_PORT}: ${ports}`);
-  return { addresses: address === '*' ? null : parseAddresses(address), firstPort, lastPort };
+  return { addresses: address === '*' ? null : parseAddressList(address), firstPort, lastPort };
 }
 
-function parseAddresses(text: string): BlockList {
+function addAddresses(list: BlockList, text: string): void {
   const [address = '', bits] = text.split('/');
   const family = isIP(address);
   if (family === 0) throw new TypeError(`not an IP address, and names are not looked up: ${address}`);
-  const list = new BlockList();
   const type = family === 6 ? 'ipv6' : 'ipv4';
   if (bits === undefined) list.addAddress(address, type);
   else if (/^\d+$/.test(bits) && Number(bits) <= (family === 6 ? 128 : 32)) list.addSubnet(address, Number(bits), type);
   else throw new TypeError(`not a prefix length: ${bits}`);
-  return list;
 }

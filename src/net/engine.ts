@@ -13,14 +13,15 @@ import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
+import type { CurrentPolicy } from './current-policy.ts';
 import { bytesOf, COUNTER, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
 import { PassError, type Passing } from './passing.ts';
-import type { Policy } from './policy.ts';
 import { loadsPreload } from './preload.ts';
 import { whyNot } from './refusals.ts';
+import { subjectOf } from './rules.ts';
 import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
@@ -42,7 +43,7 @@ interface Known {
 }
 
 export class Engine implements Passing {
-  readonly #policy: Policy;
+  readonly #policy: CurrentPolicy;
   readonly #registerUrl: string;
   /** Null as long as nothing can move. */
   #internals: Internals | null = null;
@@ -58,13 +59,13 @@ export class Engine implements Passing {
    * @param registerUrl of the preload, by which a child that loads it is known
    * @param guardTls makes TLS known that is put on a socket; the reason in words why it cannot be
    */
-  static async create(policy: Policy, registerUrl: string, guardTls: () => string | null): Promise<Engine> {
+  static async create(policy: CurrentPolicy, registerUrl: string, guardTls: () => string | null): Promise<Engine> {
     const engine = new Engine(policy, registerUrl);
     await engine.#prepare(guardTls);
     return engine;
   }
 
-  private constructor(policy: Policy, registerUrl: string) {
+  private constructor(policy: CurrentPolicy, registerUrl: string) {
     this.#policy = policy;
     this.#registerUrl = registerUrl;
   }
@@ -75,7 +76,10 @@ export class Engine implements Passing {
       return;
     }
     try {
-      this.#partition = await Partition.create(this.#policy, (mover) => this.#changed(mover));
+      this.#partition = await Partition.create(this.#policy.now, (mover) => this.#changed(mover), {
+        maxHandshakes: () => this.#policy.look().maxHandshakes,
+        forbids: ({ socket, role }) => this.#policy.forbids(subjectOf(socket, role)),
+      });
       const internals = testInternals();
       const surprise = typeof internals === 'string' ? internals : ((await testByMoving(internals)) ?? guardTls());
       if (typeof internals === 'string' || surprise !== null) {

@@ -98,12 +98,20 @@ interface Match {
   forget(): void;
 }
 
+/** What of the policy may change while connections are made. */
+export interface Admission {
+  maxHandshakes(): number;
+  /** Why this connection is not to move after all. */
+  forbids(mover: Mover): Reason | null;
+}
+
 export class Partition implements Ground, Client {
   readonly name = 'smc';
   /** Where it counts; memory that others read, once there is a table. */
   statistics = new Statistics();
   readonly #policy: Policy;
   readonly #onChange: (mover: Mover) => void;
+  readonly #admission: Admission;
   readonly #registry = new Registry();
   readonly #groups = new LinkGroups();
   readonly #loopback: LoopbackDevice;
@@ -115,6 +123,10 @@ export class Partition implements Ground, Client {
   readonly #matchOf = new Map<Mover, Match>();
   /** Connections by the pair they use. */
   readonly #moversOf = new Map<Gid, Set<Mover>>();
+  /** That were announced just now, are being proven, or shake hands. */
+  readonly #underWay = new Set<Mover>();
+  /** That are announced when fewer are. */
+  readonly #held = new Set<Claim>();
   #nextClaim = 1;
   #membership: Membership | null = null;
   #joining: Promise<void> | null = null;
@@ -126,16 +138,21 @@ export class Partition implements Ground, Client {
   #lingerTimer: NodeJS.Timeout | undefined;
 
   /** Resolves when the system can be called; rejects with OsUnavailableError or SystemError. */
-  static async create(policy: Policy, onChange: (mover: Mover) => void): Promise<Partition> {
+  static async create(
+    policy: Policy,
+    onChange: (mover: Mover) => void,
+    admission: Admission = { maxHandshakes: () => policy.maxHandshakes, forbids: () => null },
+  ): Promise<Partition> {
     await openLedger();
     testCookies();
     await testDoorbell();
-    return new Partition(policy, onChange);
+    return new Partition(policy, onChange, admission);
   }
 
-  private constructor(policy: Policy, onChange: (mover: Mover) => void) {
+  private constructor(policy: Policy, onChange: (mover: Mover) => void, admission: Admission) {
     this.#policy = policy;
     this.#onChange = onChange;
+    this.#admission = admission;
     this.#loopback = new LoopbackFabric().createDevice();
     this.#registry.registerClient(this);
     this.#registry.addDevice(this.#loopback);
@@ -173,10 +190,44 @@ export class Partition implements Ground, Client {
     const here = this.#local.get(key) ?? [];
     here.push(claim);
     this.#local.set(key, here);
-    const other = here.find((one) => endOf(one.announced) !== endOf(announced));
+    this.#proceed(claim);
+  }
+
+  /** Unless too much is under way: then when less is. */
+  #proceed(claim: Claim): void {
+    const { announced, key, mover } = claim;
+    if (this.#isFull) {
+      this.#held.add(claim);
+      mover.waitingFor(REASONS.HANDSHAKES);
+      return;
+    }
+    const other = this.#local.get(key)?.find((one) => endOf(one.announced) !== endOf(announced));
     if (other !== undefined && this.#areTwoEnds(claim, other)) this.#matchedHere(claim, other);
     else this.#tell(claim);
   }
+
+  get #isFull(): boolean {
+    return this.#underWay.size + this.#entering >= this.#admission.maxHandshakes();
+  }
+
+  /** It is over, or waits for the other end. */
+  #rests(mover: Mover): void {
+    this.#underWay.delete(mover);
+    this.#proceedWithHeld();
+  }
+
+  #proceedWithHeld(): void {
+    if (this.#isProceeding) return;
+    this.#isProceeding = true;
+    for (const claim of this.#held) {
+      if (this.#isFull) break;
+      this.#held.delete(claim);
+      this.#proceed(claim);
+    }
+    this.#isProceeding = false;
+  }
+  /** What comes to nothing at once calls us again. */
+  #isProceeding = false;
 
   /** Names are proof inside one network namespace while both sockets are held and established. */
   #areTwoEnds(one: Claim, other: Claim): boolean {
@@ -199,6 +250,7 @@ export class Partition implements Ground, Client {
       try {
         this.#membership.client.send(claim.announced);
         claim.told = true;
+        this.#underWay.add(mover);
         mover.waitingFor(REASONS.PEERNOSMC);
         this.#membership.client.ping();
       } catch (error) {
@@ -236,7 +288,7 @@ export class Partition implements Ground, Client {
       }
       this.#membership = membership;
       this.#rejoinMs = FIRST_REJOIN_MS;
-      for (const claim of [...this.#claims.values()]) if (!claim.told) this.#tell(claim);
+      for (const claim of [...this.#claims.values()]) if (!claim.told) this.#proceed(claim);
       this.#lingerIfUnused();
     } catch (error) {
       debug('fabric: %s', (error as Error).message);
@@ -264,12 +316,18 @@ export class Partition implements Ground, Client {
   }
 
   #drop(claim: Claim): void {
+    this.#forget(claim);
+    this.#rests(claim.mover);
+    this.#lingerIfUnused();
+  }
+
+  #forget(claim: Claim): void {
+    this.#held.delete(claim);
     this.#claims.delete(claim.number);
     this.#claimOf.delete(claim.mover);
     const here = this.#local.get(claim.key)?.filter((one) => one !== claim) ?? [];
     if (here.length > 0) this.#local.set(claim.key, here);
     else this.#local.delete(claim.key);
-    this.#lingerIfUnused();
   }
 
   /** To the fabric, if it takes it: nothing of this waits. */
@@ -346,7 +404,9 @@ export class Partition implements Ground, Client {
       show: (number) => this.#show(number),
       released: (number) => {
         const claim = this.#claims.get(number);
-        if (claim !== undefined) claim.shown = false;
+        if (claim === undefined) return;
+        claim.shown = false;
+        this.#rests(claim.mover);
       },
       matched: (message) => this.#matched(message),
       declined: (number, reason) => {
@@ -358,7 +418,11 @@ export class Partition implements Ground, Client {
       eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
         const reason = isSilent ? REASONS.FABRICSILENT : REASONS.PEERNOSMC;
-        for (const { mover } of this.#claims.values()) mover.waitingFor(reason);
+        for (const claim of [...this.#claims.values()]) {
+          claim.mover.waitingFor(this.#held.has(claim) ? REASONS.HANDSHAKES : reason);
+          // Where the other end is there the fabric has asked for the socket by now, or is about to.
+          if (!isSilent && claim.told && !claim.shown) this.#rests(claim.mover);
+        }
       },
       lost: (cause) => this.#lost(cause),
     };
@@ -389,6 +453,7 @@ export class Partition implements Ground, Client {
       return;
     }
     claim.shown = true;
+    this.#underWay.add(claim.mover);
     this.#say({ type: 'SHOWN', claim: number }, [fd]);
   }
 
@@ -396,7 +461,7 @@ export class Partition implements Ground, Client {
     const claim = this.#claims.get(number);
     const membership = this.#membership;
     if (claim === undefined || membership === null) return;
-    this.#drop(claim);
+    this.#forget(claim);
     this.#handshake(claim.mover, deviceFor(membership, peer), peer, match, role === 0 ? 'client' : 'server');
   }
 
@@ -410,6 +475,7 @@ export class Partition implements Ground, Client {
     for (const claim of waiting) {
       claim.told = false;
       claim.shown = false;
+      this.#underWay.delete(claim.mover);
       claim.mover.waitingFor(REASONS.FABRICLOST);
     }
     // It may be back, or be started anew, at once.
@@ -443,7 +509,7 @@ export class Partition implements Ground, Client {
   #matchedHere(one: Claim, other: Claim): void {
     for (const claim of [one, other]) {
       if (claim.told) this.#say({ type: 'WITHDRAW', claim: claim.number });
-      this.#drop(claim);
+      this.#forget(claim);
     }
     const [client, server] = one.mover.role === 'client' ? [one.mover, other.mover] : [other.mover, one.mover];
     const ends = new Map<Mover, (message: Buffer) => void>();
@@ -480,13 +546,14 @@ export class Partition implements Ground, Client {
     forget: () => void,
   ): Handshake {
     mover.matched();
+    this.#underWay.add(mover);
     const context: HandshakeContext = {
       ...this.#ownMeans(),
       devices,
       layouts: ['isthmus'], // the other one knows no way from TCP to the ring
       prefixes: null,
       peer,
-      refusal: null,
+      refusal: this.#admission.forbids(mover),
       introduce: async () => {},
     };
     const handshake = new Handshake(context, send, (outcome) => {
@@ -495,6 +562,7 @@ export class Partition implements Ground, Client {
         debug('handshake: %s', outcome.fault);
         send(encodeDecline(REASONS.PROTOCOL));
       }
+      this.#rests(mover);
       this.#shookHands(mover, outcome);
     });
     const timer = setTimeout(() => handshake.decline(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
@@ -561,9 +629,10 @@ export class Partition implements Ground, Client {
    * @param makeMover for what comes of it
    */
   async enterInBand(socket: Socket, role: Role, refusal: Reason | null, makeMover: () => Mover): Promise<Error | null> {
+    const why = refusal ?? (this.#isFull ? REASONS.HANDSHAKES : null);
     this.#entering++;
     try {
-      const context = await this.#inBandContext(socket, refusal);
+      const context = await this.#inBandContext(socket, why);
       const error = await enterInBand(socket, role, context, (agreement, decline) => {
         const mover = makeMover();
         if ('parts' in agreement) {
@@ -583,6 +652,7 @@ export class Partition implements Ground, Client {
       return error;
     } finally {
       this.#entering--;
+      this.#proceedWithHeld();
       this.#lingerIfUnused();
     }
   }

@@ -3,35 +3,42 @@
  * harmless. It watches sockets being born and loads the engine when the first of them could move.
  */
 import { AsyncResource } from 'node:async_hooks';
-import { subscribe } from 'node:diagnostics_channel';
+import { channel, subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
+import { debuglog } from 'node:util';
 import { IsthmusError } from '../ism/errors.ts';
+import { nextTick } from '../os/event-loop.ts';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { canBeLocal } from './addresses.ts';
+import { canBeLocal, destinations } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
+import { CurrentPolicy } from './current-policy.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
 import { hasOnread, IS_NODE, internalsOf, watchReuse } from './internals.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
-import { type Policy, readPolicy } from './policy.ts';
 import { forgetRefusals, givenAway, whyNot } from './refusals.ts';
+import { SELF, subjectOf } from './rules.ts';
 import { watchWorkers } from './workers.ts';
 import { guardTls, leadClient, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
+
+const debug = debuglog('isthmus');
+/** Told of each change of a connection, with what `info()` says then. */
+const changes = channel('isthmus:connection');
 
 /** Changes when what is shared changes its meaning. */
 const SHARED = Symbol.for('isthmus.runtime.1');
 
 export class Runtime {
-  readonly policy: Policy;
+  readonly #policy: CurrentPolicy;
   readonly #registerUrl: string;
   readonly #nursery: Nursery;
   /** Old enough, while the engine is being loaded. */
   readonly #grown = new Set<Socket>();
-  /** Sockets that are not to be looked at: their peer cannot be of this host. */
-  readonly #remote = new WeakSet<Socket>();
+  /** Sockets that are not to be looked at any closer: their peer cannot be of this host, or the policy does not want them. */
+  readonly #left = new WeakMap<Socket, Reason>();
   /** That shake hands in-band, whatever the policy says. */
   readonly #inBandServers = new WeakSet<Server>();
   readonly #inBandClients = new WeakSet<Socket>();
@@ -48,18 +55,18 @@ export class Runtime {
 
   constructor(registerUrl: string) {
     this.#registerUrl = registerUrl;
-    this.policy = readPolicy(process.env, (text) => process.emitWarning(text, 'IsthmusWarning'));
-    const { mode, lazyBytes, lazyMs } = this.policy;
-    // Under eager a connection is old enough as soon as it is looked at.
-    this.#nursery = new Nursery(lazyBytes, mode === 'eager' ? 0 : lazyMs, (one) => this.#consider(one));
+    this.#policy = new CurrentPolicy(process.env, (text) => process.emitWarning(text, 'IsthmusWarning'));
+    // Under another policy a connection is old enough as soon as it is looked at.
+    const enough = () => (this.#policy.now.mode === 'lazy' ? this.#policy.now : { lazyBytes: 0, lazyMs: 0 });
+    this.#nursery = new Nursery(enough, (one) => this.#consider(one));
   }
 
   /** Watches all sockets of the program from now on. @param isInBand it asked for in-band handshakes: also where the policy is off */
   watchAll(isInBand = false): void {
-    const isWanted = IS_NODE && this.policy.mode !== 'off';
-    if (this.#watching || !(isWanted || this.policy.inBand !== null || isInBand)) return;
+    const { isOffForGood, isInBandByEnvironment } = this.#policy;
+    if (this.#watching || !((IS_NODE && !isOffForGood) || isInBandByEnvironment || isInBand)) return;
     this.#watching = true;
-    if (this.policy.inBand !== null) this.#holdServers();
+    if (isInBandByEnvironment) this.#holdServers();
     subscribe('net.server.socket', (message) => this.#born((message as { socket: Socket }).socket, 'server'));
     if (IS_NODE) prepareConnections(this.#wrapping);
     watchWorkers();
@@ -100,12 +107,45 @@ export class Runtime {
     attach: (socket) => {
       if (this.#never !== null) return null;
       if (this.#engine?.knows(socket)) return this.#engine.attachTls(socket);
-      return canBeLocal(socket.remoteAddress) && !hasOnread(socket) ? leadTo(socket) : null;
+      const isWanted = this.#wants(socket.remoteAddress) && this.#decide(socket, roleOf(socket)) === null;
+      return isWanted && !hasOnread(socket) ? leadTo(socket) : null;
     },
-    // An in-band handshake comes before TLS, on the handle of the TLSSocket itself.
-    leads: (tls, address) => this.#never === null && !this.#inBandClients.has(tls) && canBeLocal(address),
+    leads: (tls, address, port) =>
+      this.#never === null &&
+      // An in-band handshake comes before TLS, on the handle of the TLSSocket itself.
+      !this.#inBandClients.has(tls) &&
+      this.#wants(address) &&
+      this.#policy.decide({ direction: 'connect', address, port, who: SELF }).reason === null,
+    leadsAccepted: (socket) => this.#wants(socket.remoteAddress) && this.#decide(socket, 'server') === null,
+    leadsClient: (args) => {
+      const { addresses, port } = destinations(args, this.#policy.now.local) ?? { addresses: [], port: 0 };
+      const may = (address: string) =>
+        this.#policy.decide({ direction: 'connect', address, port, who: SELF }).reason === null;
+      return addresses.some(may);
+    },
+    accepting: () => {
+      if (this.#holding || this.#policy.now.inBand === null) return false;
+      this.#holdServers();
+      return true;
+    },
     connected: (socket) => this.#born(socket, 'client'),
   };
+
+  #wants(address: string | undefined): boolean {
+    return canBeLocal(address, this.#policy.now.local);
+  }
+
+  #decide(socket: Socket, role: Role): Reason | null {
+    return this.#policy.decide(subjectOf(socket, role)).reason;
+  }
+
+  /** Whether the policy keeps this socket on TCP although its program asks for it; what is said of it tells why. */
+  forbids(socket: Socket, role: Role): boolean {
+    this.#policy.look();
+    const why = this.#policy.forbids(subjectOf(socket, role));
+    if (why !== null && !this.#engine?.knows(socket)) this.#leave(socket, why);
+    return why !== null;
+  }
 
   /** Sockets that are given to other processes: every child has to be known from its beginning. */
   #guard(): void {
@@ -132,10 +172,14 @@ export class Runtime {
   }
 
   #born(socket: Socket, role: Role): void {
-    if (this.policy.mode === 'off') return;
+    // Nobody else looks at the file then.
+    if (this.#policy.now.mode === 'off' && this.#policy.look().mode === 'off') {
+      this.#left.set(socket, this.#policy.off);
+      return;
+    }
     if (role === 'client') watchReuse(internalsOf(socket)._handle);
     const one: Newborn = { socket, role, context: this.contextOf(role) };
-    if (this.policy.mode !== 'eager') this.#nursery.add(one);
+    if (this.#policy.now.mode !== 'eager') this.#nursery.add(one);
     else if (socket.connecting) this.#considerConnected(one);
     else this.#consider(one);
   }
@@ -158,7 +202,7 @@ export class Runtime {
   #forget(socket: Socket): void {
     this.#undo.get(socket)?.();
     this.#nursery.forget(socket);
-    for (const set of [this.#undo, this.#remote, this.#inBandClients, this.#entered]) set.delete(socket);
+    for (const set of [this.#undo, this.#left, this.#inBandClients, this.#entered]) set.delete(socket);
     forgetRefusals(socket);
     forgetSink(socket);
     this.#engine?.forget(socket);
@@ -171,11 +215,17 @@ export class Runtime {
   /** That of the program's start, in which this is loaded. */
   readonly #noContext = new AsyncResource('ISTHMUS');
 
-  /** Old enough: is it of this host? */
+  /** Old enough: is it of this host, and wanted? */
   #consider({ socket, role, context }: Newborn): void {
     if (this.#entered.has(socket)) return;
-    if (!canBeLocal(socket.remoteAddress)) {
-      this.#remote.add(socket);
+    this.#policy.look();
+    if (!this.#wants(socket.remoteAddress)) {
+      this.#left.set(socket, REASONS.NOTLOCAL);
+      return;
+    }
+    const why = this.#decide(socket, role);
+    if (why !== null) {
+      this.#leave(socket, why);
       return;
     }
     if (this.#unloaded !== null) return;
@@ -184,6 +234,12 @@ export class Runtime {
       this.#grown.delete(socket);
       if (!socket.destroyed && !socket.connecting) engine.start(socket, role, context);
     });
+  }
+
+  #leave(socket: Socket, reason: Reason): void {
+    this.#left.set(socket, reason);
+    debug('%s', reason.text);
+    if (changes.hasSubscribers) nextTick(() => changes.publish({ socket, info: this.info(socket) }));
   }
 
   // --- In-band ---
@@ -199,19 +255,19 @@ export class Runtime {
     this.#holding = true;
     const isWanted = (server: Server, { localAddress, localPort }: Socket) =>
       localAddress !== undefined &&
-      (this.#inBandServers.has(server) || this.policy.inBand?.has(localAddress, localPort) === true);
+      (this.#inBandServers.has(server) || this.#policy.now.inBand?.has(localAddress, localPort) === true);
     holdServers(isWanted, this.#detour('server', this.contextOf('server')));
   }
   #holding = false;
 
   #enterClient(socket: Socket, args: unknown[]): void {
     const isAsked = handshakeOf(args) === 'in-band';
-    if (!isAsked && this.policy.inBand === null) return;
+    if (!isAsked && this.#policy.now.inBand === null) return;
     this.#inBandClients.add(socket);
     // A Unix socket has no address.
     const isWanted = () =>
       socket.remoteAddress !== undefined &&
-      (isAsked || this.policy.inBand?.has(socket.remoteAddress, socket.remotePort) === true);
+      (isAsked || this.#policy.now.inBand?.has(socket.remoteAddress, socket.remotePort) === true);
     const restore = holdClient(socket, isWanted, this.#detour('client', this.contextOf('client')));
     this.#toUndo(socket, restore);
   }
@@ -219,7 +275,8 @@ export class Runtime {
   #detour(role: Role, context: AsyncResource): Detour {
     return async (socket) => {
       this.#entered.add(socket);
-      const refusal = this.policy.mode === 'off' ? REASONS.OFF : whyNot(socket);
+      this.#policy.look();
+      const refusal = this.#decide(socket, role) ?? whyNot(socket);
       const { remoteAddress, remotePort } = socket;
       try {
         const engine = await this.engine();
@@ -265,7 +322,7 @@ export class Runtime {
   async #load(): Promise<Engine | null> {
     try {
       const { Engine } = await import('./engine.ts');
-      this.#engine = await Engine.create(this.policy, this.#registerUrl, () => guardTls(this.#wrapping));
+      this.#engine = await Engine.create(this.#policy, this.#registerUrl, () => guardTls(this.#wrapping));
     } catch (error) {
       const [why] = String((error as Error).message).split('\n');
       const hint = 'the program has to be able to read the package as long as it runs, also as another user';
@@ -289,9 +346,12 @@ export class Runtime {
   #whyUnseen(socket: Socket): Reason {
     if (!IS_NODE) return REASONS.RUNTIME;
     if (this.#unloaded !== null) return this.#unloaded;
-    if (this.policy.mode === 'off') return REASONS.OFF;
-    return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
+    return this.#left.get(socket) ?? (this.#policy.now.mode === 'off' ? this.#policy.off : REASONS.YOUNG);
   }
+}
+
+function roleOf(socket: Socket): Role {
+  return internalsOf(socket).server ? 'server' : 'client';
 }
 
 function isTls(socket: Socket): boolean {

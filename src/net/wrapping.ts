@@ -6,7 +6,6 @@
  * is known where it connects to, is put on another handle at the last moment.
  */
 import { Server, Socket } from 'node:net';
-import { canBeLocal, willBeLocal } from './addresses.ts';
 import { BelowTls, type Sink, socketAround, writeTo } from './below-tls.ts';
 import { Feeder } from './feeder.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
@@ -24,7 +23,13 @@ export interface Wrapping {
   /** TLS is being put on this socket. Null: it may have the handle; else this leads the socket's bytes to a sink. */
   attach(socket: Socket): ((sink: Sink) => void) | null;
   /** Whether a client of TLS that connects there is led through JavaScript. */
-  leads(tls: Socket, address: string): boolean;
+  leads(tls: Socket, address: string, port: number): boolean;
+  /** Whether HTTP/2 is, on a socket that was accepted. */
+  leadsAccepted(socket: Socket): boolean;
+  /** Whether HTTP/2 is, on a socket that is about to connect. @param args of Socket.prototype.connect */
+  leadsClient(args: readonly unknown[]): boolean;
+  /** A server has a connection. True: what is asked before everybody else was put over `emit` just now. */
+  accepting(): boolean;
   /** It has connected: this is the socket below it. */
   connected(socket: Socket): void;
 }
@@ -204,7 +209,7 @@ function watchConnect(tls: InternalTlsSocket, wrapped: TlsWrap, internals: TlsIn
     const connect: Connect = (request, address, ...rest) => {
       forget();
       const native: Connect = Reflect.get(wrapped, name);
-      if (!wrapping.leads(tls, address)) return native.call(wrapped, request, address, ...rest);
+      if (!wrapping.leads(tls, address, Number(rest[0]))) return native.call(wrapped, request, address, ...rest);
       const fresh = new (handle.constructor as new (type: number) => TcpHandle)(TCP_SOCKET);
       if ((handle as TcpHandle).hasRef?.() === false) fresh.unref();
       connectBelow(tls, fresh, request, said, internals, wrapping);
@@ -261,8 +266,9 @@ export function prepareConnections(wrapping: Wrapping): void {
   const emit = Server.prototype.emit as Emit;
   const patched = function (this: Server, ...args: [string | symbol, ...unknown[]]): boolean {
     if (args[0] === 'connection' && args[1] instanceof Socket) {
+      if (wrapping.accepting()) return Reflect.apply(Server.prototype.emit as Emit, this, args);
       const isKnown = guardIfLoaded(wrapping);
-      if (isKnown && isHttp2Server(this) && canBeLocal(args[1].remoteAddress)) leadHttp2(args[1]);
+      if (isKnown && isHttp2Server(this) && wrapping.leadsAccepted(args[1])) leadHttp2(args[1]);
     }
     return Reflect.apply(emit, this, args);
   };
@@ -280,7 +286,7 @@ function isHttp2Server(server: Server): boolean {
  * @param args of Socket.prototype.connect
  */
 export function leadClient(socket: Socket, args: readonly unknown[], wrapping: Wrapping): void {
-  if (guardIfLoaded(wrapping) && willBeLocal(args)) leadHttp2(socket);
+  if (guardIfLoaded(wrapping) && wrapping.leadsClient(args)) leadHttp2(socket);
 }
 
 /** Whether every TLSSocket is known that there will be. */

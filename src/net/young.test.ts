@@ -13,7 +13,10 @@ const NEVER_BYTES = 1e9;
 /** A connection whose client is in a nursery; which sockets have grown up. */
 async function nursery(t: TestContext, { lazyBytes = NEVER_BYTES, lazyMs = NEVER_MS }) {
   const grown: Socket[] = [];
-  const young = new Nursery(lazyBytes, lazyMs, ({ socket }) => grown.push(socket));
+  const young = new Nursery(
+    () => ({ lazyBytes, lazyMs }),
+    ({ socket }) => grown.push(socket),
+  );
   const listener = createServer((socket) => socket.resume());
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
   const { port } = listener.address() as { port: number };

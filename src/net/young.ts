@@ -17,17 +17,22 @@ export interface Newborn {
 /** A timer that fires in a program of short connections costs it 1 % at 20 ms, 3 % at 10 ms. */
 const SWEEP_MS = 20;
 
+/** Either makes a connection old enough. */
+export interface Enough {
+  readonly lazyBytes: number;
+  readonly lazyMs: number;
+}
+
 export class Nursery {
   /** With the number of sweeps each has seen: reading a clock at birth would cost more than all the rest. */
   #young: { readonly one: Newborn; sweeps: number }[] = [];
-  readonly #lazyBytes: number;
-  readonly #lazySweeps: number;
+  readonly #enough: () => Enough;
   readonly #grown: (one: Newborn) => void;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(lazyBytes: number, lazyMs: number, grown: (one: Newborn) => void) {
-    this.#lazyBytes = lazyBytes;
-    this.#lazySweeps = Math.ceil(lazyMs / SWEEP_MS);
+  /** @param enough asked at each sweep */
+  constructor(enough: () => Enough, grown: (one: Newborn) => void) {
+    this.#enough = enough;
     this.#grown = grown;
   }
 
@@ -48,12 +53,14 @@ export class Nursery {
 
   #sweep(): void {
     this.#timer = undefined;
+    const { lazyBytes, lazyMs } = this.#enough();
+    const lazySweeps = Math.ceil(lazyMs / SWEEP_MS);
     const grown: Newborn[] = [];
     this.#young = this.#young.filter((young) => {
       young.sweeps++;
       const { socket } = young.one;
       if (socket.destroyed) return false;
-      if (socket.connecting || (young.sweeps < this.#lazySweeps && bytesOf(socket) < this.#lazyBytes)) return true;
+      if (socket.connecting || (young.sweeps < lazySweeps && bytesOf(socket) < lazyBytes)) return true;
       grown.push(young.one);
       return false;
     });

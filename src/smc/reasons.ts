@@ -134,6 +134,17 @@ const ROWS = {
   TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
   PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],
   ENDED: [0x49530023, 'it ended before it could be moved', ''],
+  DENIED: [0x49530030, 'a rule of the policy denies it', 'docs/settings.md tells how rules are read'],
+  BADPOLICY: [
+    0x49530031,
+    'the policy has a mistake, and it is not known what it denies',
+    'correct it; the file is looked at again with the next connection',
+  ],
+  HANDSHAKES: [
+    0x49530032,
+    'too many handshakes are under way in this program',
+    'nothing: its turn comes; ISTHMUS_MAX_HANDSHAKES allows more',
+  ],
 } as const satisfies Record<string, readonly [number, string, string]>;
 
 export type ReasonName = keyof typeof ROWS;

@@ -83,6 +83,8 @@ test('docs/settings.md has the defaults of the policy', () => {
     mode: 'ISTHMUS_POLICY',
     lazyBytes: 'ISTHMUS_LAZY_BYTES',
     lazyMs: 'ISTHMUS_LAZY_MS',
+    maxHandshakes: 'ISTHMUS_MAX_HANDSHAKES',
+    local: 'ISTHMUS_LOCAL',
     access: 'ISTHMUS_ACCESS',
     dmbBytes: 'ISTHMUS_DMB_BYTES',
     busyPollUs: 'ISTHMUS_BUSY_POLL_US',

@@ -56,6 +56,7 @@ export class Workplace {
       TMPDIR: this.directory,
       ISTHMUS_RUNTIME_DIR: join(this.directory, 'run'),
       ISTHMUS_FABRIC_IDLE_MS: '300',
+      ISTHMUS_CONFIG: 'none',
     };
   }
 

@@ -12,7 +12,7 @@ import { PRELUDE, type Program, type Stage } from './two-programs.ts';
 
 export const TLS_FILES = join(ROOT, 'test/fixtures/tls');
 /** The package's own module, for programs of tests. */
-export const ISTHMUS_INDEX = new URL('../../lib/index.js', import.meta.url).href;
+export const INDEX_URL = new URL('../../lib/index.js', import.meta.url).href;
 
 /** What each end sends. */
 export const LENGTH = 1 << 20;
@@ -103,7 +103,7 @@ export async function runEnds(
   side: Side,
   args: readonly (string | number)[] = [],
 ): Promise<Ends> {
-  const env = { TLS_FILES, ISTHMUS_INDEX, ISTHMUS_POLICY: policy };
+  const env = { TLS_FILES, INDEX_URL, ISTHMUS_POLICY: policy };
   const start = (code: string, first: string, isWithout: boolean) => {
     const byCommand = policy === 'lazy' && !isWithout;
     return stage.run(

@@ -39,7 +39,7 @@ afterEach(async () => {
 const SERVER = `${EXCHANGE}
   import http from 'node:http';
   import http2 from 'node:http2';
-  const { info } = await import(process.env.ISTHMUS_INDEX);
+  const { info } = await import(process.env.INDEX_URL);
   const seen = { net: [], http: [] };
   const answer = (request, response) => {
     if (request.httpVersion === '1.1' && !seen.http.includes(request.socket)) seen.http.push(request.socket);
@@ -71,7 +71,7 @@ const SERVER = `${EXCHANGE}
 const CLIENT = `${EXCHANGE}
   import http from 'node:http';
   import http2 from 'node:http2';
-  const { info } = await import(process.env.ISTHMUS_INDEX);
+  const { info } = await import(process.env.INDEX_URL);
   const ports = JSON.parse(args[0]), host = '127.0.0.1';
   const results = {}, seen = {};
   const pieces = (seed) => [1, 1000, 100_000].map((length, i) => streamOf(seed + i, length));
@@ -197,7 +197,7 @@ function start(code: string, args: readonly string[], { env = {}, isBare = false
   const first = change === undefined ? '' : `--import=file://${stage.file('change.mjs', change)} `;
   return stage.run(code, args, {
     TLS_FILES,
-    ISTHMUS_INDEX: `file://${dist}/lib/index.js`,
+    INDEX_URL: `file://${dist}/lib/index.js`,
     NODE_OPTIONS: `${first}--import=file://${dist}/lib/register.cjs`,
     ...Object.fromEntries(Object.entries(env).map(([name, value]) => [name, value?.replace(HERE, stage.directory)])),
   });

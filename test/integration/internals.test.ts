@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { REGISTER } from '../../src/cli/run.ts';
 import { cannotMove, Workplace } from './commands.ts';
-import { ISTHMUS_INDEX } from './exchange.ts';
+import { INDEX_URL } from './exchange.ts';
 
 const skip = cannotMove();
 let work: Workplace;
@@ -52,7 +52,7 @@ const PROGRAM = `
   import net from 'node:net';
   import { once } from 'node:events';
   import { setTimeout as pause } from 'node:timers/promises';
-  import { info } from ${JSON.stringify(ISTHMUS_INDEX)};
+  import { info } from ${JSON.stringify(INDEX_URL)};
   const log = [];
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('end', () => { log.push('server end'); socket.end('!'); });
@@ -304,7 +304,7 @@ const HTTP = `
   import http from 'node:http';
   import { once } from 'node:events';
   import { setTimeout as pause } from 'node:timers/promises';
-  import { info } from ${JSON.stringify(ISTHMUS_INDEX)};
+  import { info } from ${JSON.stringify(INDEX_URL)};
   let socket;
   const server = http.createServer((request, response) => { socket = request.socket; request.pipe(response); }).listen(0, '127.0.0.1');
   await once(server, 'listening');

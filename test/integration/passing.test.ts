@@ -10,7 +10,7 @@ import {
   digest,
   type Ends,
   EXCHANGE,
-  ISTHMUS_INDEX,
+  INDEX_URL,
   POLICIES,
   runEnds,
   SIDES,
@@ -179,7 +179,7 @@ const STICKY = `
 const ATTACHER = `
   import { fork } from 'node:child_process';
   if (process.argv[2] === 'child') {
-    const { attach } = await import(process.env.ISTHMUS_INDEX);
+    const { attach } = await import(process.env.INDEX_URL);
     process.once('message', (_, socket) => {
       report(socket, 'socket');
       attach(socket, 'server');
@@ -686,7 +686,7 @@ const LATE_GIVER = `
 
 /** Writes in shared memory and ends: there, or back on TCP, with or without bytes on it. */
 const QUICK = `
-  const { info, restore } = await import(process.env.ISTHMUS_INDEX);
+  const { info, restore } = await import(process.env.INDEX_URL);
   const socket = net.connect(+args[0], '127.0.0.1');
   report(socket, 'socket');
   await once(socket, 'connect');
@@ -701,7 +701,7 @@ const QUICK = `
 
 for (const way of ['in shared memory', 'back on TCP', 'back with bytes']) {
   test(`a connection whose client has written all and ended, ${way}, sent to a child`, { skip }, async () => {
-    const env = { TLS_FILES, ISTHMUS_INDEX, ISTHMUS_IN_BAND: '127.0.0.1:*' };
+    const env = { TLS_FILES, INDEX_URL, ISTHMUS_IN_BAND: '127.0.0.1:*' };
     const server = stage.run(EXCHANGE + LATE_GIVER, ['0'], env);
     const client = stage.run(EXCHANGE + QUICK, [await server.says('port '), way], env);
     assert.equal(await client.says('mode '), 'SMC-D');
@@ -718,7 +718,7 @@ const POSTER = `
   if (!isMainThread) {
     parentPort.on('message', ({ socket }) => socket.pipe(socket));
   } else {
-    const { createServer } = await import(process.env.ISTHMUS_INDEX);
+    const { createServer } = await import(process.env.INDEX_URL);
     const worker = new Worker(new URL(import.meta.url), { argv: args });
     const server = createServer({ pauseOnConnect: true, ...(args[1] === 'in-band' ? { handshake: 'in-band' } : {}) }, (socket) => {
       report(socket, 'socket');
@@ -737,7 +737,7 @@ const POSTER = `
 
 const SPEAKER = ECHOED.replace(
   "net.connect(+args[0], '127.0.0.1')",
-  "(await import(process.env.ISTHMUS_INDEX)).connect({ port: +args[0], host: '127.0.0.1', ...(args[5] === 'in-band' ? { handshake: 'in-band' } : {}) })",
+  "(await import(process.env.INDEX_URL)).connect({ port: +args[0], host: '127.0.0.1', ...(args[5] === 'in-band' ? { handshake: 'in-band' } : {}) })",
 );
 
 const cannotPost =
@@ -745,9 +745,9 @@ const cannotPost =
 
 for (const handshake of ['by the fabric', 'in-band']) {
   test(`a connection posted to a thread, its handshake ${handshake}`, { skip: cannotPost }, async () => {
-    const server = stage.run(EXCHANGE + POSTER, ['0', handshake], { TLS_FILES, ISTHMUS_INDEX });
+    const server = stage.run(EXCHANGE + POSTER, ['0', handshake], { TLS_FILES, INDEX_URL });
     const args = [await server.says('port '), 'plain', '', '', '', handshake];
-    const client = stage.run(EXCHANGE + SPEAKER, args, { TLS_FILES, ISTHMUS_INDEX });
+    const client = stage.run(EXCHANGE + SPEAKER, args, { TLS_FILES, INDEX_URL });
     assert.equal(await client.says('got '), digest(CLIENT_SEED));
     if (handshake === 'in-band') assert.equal(await server.says('refused '), 'ERR_ISTHMUS_PASS');
     else assert.doesNotMatch(server.lines.join(), /refused/);

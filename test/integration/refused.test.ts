@@ -20,7 +20,7 @@ before(() => {
     `
     import net from 'node:net';
     import { once } from 'node:events';
-    const { info } = await import(process.env.ISTHMUS_INDEX);
+    const { info } = await import(process.env.INDEX_URL);
     const server = net.createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
     await once(server, 'listening');
     const socket = net.connect(server.address().port, '127.0.0.1');
@@ -62,7 +62,7 @@ function run({ dist = DIST, env = {}, nodeOptions = '', under = [] }: How): Outc
     env: {
       ...process.env,
       NODE_OPTIONS: `${nodeOptions} --import=file://${dist}lib/register.cjs`,
-      ISTHMUS_INDEX: `file://${dist}lib/index.js`,
+      INDEX_URL: `file://${dist}lib/index.js`,
       ISTHMUS_RUNTIME_DIR: join(directory, 'runtime'),
       ISTHMUS_FABRIC_IDLE_MS: '300',
       ISTHMUS_POLICY: 'eager',
@@ -134,7 +134,7 @@ test('when the package can no longer be read, the functions of the API say so, a
     import net from 'node:net';
     import { once } from 'node:events';
     import { Worker } from 'node:worker_threads';
-    const { accelerate, attach, connect, createServer, info, restore } = await import(process.env.ISTHMUS_INDEX);
+    const { accelerate, attach, connect, createServer, info, restore } = await import(process.env.INDEX_URL);
     const server = net.createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
     await once(server, 'listening');
     const socket = net.connect(server.address().port, '127.0.0.1');
@@ -149,7 +149,7 @@ test('when the package can no longer be read, the functions of the API say so, a
     `,
   );
   const dist = unreadablePackage();
-  const env = { NODE_OPTIONS: `--require=${dist}lib/register.cjs`, ISTHMUS_INDEX: `file://${dist}lib/index.js` };
+  const env = { NODE_OPTIONS: `--require=${dist}lib/register.cjs`, INDEX_URL: `file://${dist}lib/index.js` };
   const { stdout, stderr } = spawnSync(process.execPath, [file], {
     env: { ...process.env, ...env, ISTHMUS_POLICY: 'lazy' },
     encoding: 'utf8',

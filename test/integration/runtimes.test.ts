@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { REGISTER } from '../../src/cli/run.ts';
 import { CLI, ROOT, Workplace } from './commands.ts';
-import { ISTHMUS_INDEX } from './exchange.ts';
+import { INDEX_URL } from './exchange.ts';
 
 let work: Workplace;
 before(() => {
@@ -19,7 +19,7 @@ const PROGRAM = `
   import net from 'node:net';
   import http from 'node:http';
   import { once } from 'node:events';
-  const isthmus = process.env.ISTHMUS_INDEX ? await import(process.env.ISTHMUS_INDEX) : null;
+  const isthmus = process.env.INDEX_URL ? await import(process.env.INDEX_URL) : null;
   const { connect, createServer } = isthmus ?? net;
   const server = createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -72,7 +72,7 @@ for (const [name, path, args, preload] of [
   });
 
   test(`${name} with the package`, { skip }, async () => {
-    const finished = await work.finish(runtime, [...args, program()], { env: { ...env(), ISTHMUS_INDEX } });
+    const finished = await work.finish(runtime, [...args, program()], { env: { ...env(), INDEX_URL } });
     assert.deepEqual(finished, { code: 0, signal: null, stdout: WHY.repeat(3) + SAID, stderr: '' });
   });
 }

@@ -68,6 +68,7 @@ export class Stage {
       NODE_OPTIONS: REGISTER_OPTION,
       ISTHMUS_RUNTIME_DIR: this.directory,
       ISTHMUS_FABRIC_IDLE_MS: '500',
+      ISTHMUS_CONFIG: 'none',
       ISTHMUS_POLICY: 'eager',
       ISTHMUS_LINGER_MS: '200',
       ...more,
