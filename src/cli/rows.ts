@@ -4,9 +4,9 @@
  */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
-import type { ConnectionInfo, Endpoint } from '../net/info.ts';
+import { type ConnectionInfo, type Endpoint, reasonFor } from '../net/info.ts';
 import { FIRST_ROW, MAX_PROGRAM_LENGTH, ROW_BYTES, readRow, rowsInUse, TABLE_NAME } from '../net/table.ts';
-import { reasonOfCode } from '../smc/reasons.ts';
+import { type Reason, reasonOfCode } from '../smc/reasons.ts';
 import { STATE_NAMES } from '../smc/states.ts';
 
 /** In one look, of all programs together: what is shown has to fit into memory. */
@@ -25,6 +25,11 @@ export function readTables(pid?: string): { readonly rows: readonly ConnectionIn
     }
   }
   return { rows, complete: true };
+}
+
+/** Whether a process shows its connections, even if it has none. */
+export function hasTable(pid: number): boolean {
+  return tablesOf(String(pid)).length > 0;
 }
 
 function tablesOf(pid: string): string[] {
@@ -98,6 +103,7 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
   if (fields === null || !counters.every((one) => Number.isSafeInteger(one) && one >= 0)) return null;
   const { id, program, role, state, mode, reason, device, access, movedAtMs, gid, peerGid, linkGroup } = fields;
   const [local, peer] = [endpointOf(fields.local), endpointOf(fields.peer)];
+  const cause = causeOf(fields.cause);
   if (
     !isMatch(id, /^\d{1,10}\.\d{1,10}\.\d{1,16}$/) ||
     typeof program !== 'string' ||
@@ -115,7 +121,8 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     !(peerGid === null || isMatch(peerGid, GID)) ||
     !(linkGroup === null || isMatch(linkGroup, /^0x[0-9a-f]{8}$/)) ||
     local === undefined ||
-    peer === undefined
+    peer === undefined ||
+    cause === undefined
   )
     return null;
   const [inTcp = 0, inShm = 0, outTcp = 0, outShm = 0] = counters;
@@ -126,7 +133,7 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     role,
     state,
     mode,
-    reason: reasonOfCode(reason),
+    reason: reasonFor({ ...reasonOfCode(reason), ...cause }, role, local, peer),
     device,
     access,
     local,
@@ -148,6 +155,13 @@ function fieldsOf(text: string): Record<string, unknown> | null {
   } catch {
     return null;
   }
+}
+
+/** Null = there is none; undefined = it is no cause. */
+function causeOf(value: unknown): Pick<Reason, 'text' | 'hint'> | null | undefined {
+  if (value === undefined) return null;
+  const { text, hint } = (value ?? {}) as Partial<Record<'text' | 'hint', unknown>>;
+  return typeof text === 'string' && typeof hint === 'string' ? { text, hint } : undefined;
 }
 
 /** Null = there is none; undefined = it is no endpoint. */

@@ -6,7 +6,7 @@ import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
 import { IsthmusError } from '../ism/errors.ts';
-import { REASONS, type Reason } from '../smc/reasons.ts';
+import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
 import type { Engine } from './engine.ts';
@@ -270,7 +270,7 @@ export class Runtime {
       const [why] = String((error as Error).message).split('\n');
       const hint = 'the program has to be able to read the package as long as it runs, also as another user';
       this.#grown.clear();
-      this.#unloaded = { ...REASONS.SYSTEM, text: `the package cannot be read: ${why}`, hint };
+      this.#unloaded = withCause(REASONS.SYSTEM, `the package cannot be read: ${why}`, hint);
     }
     return this.#engine;
   }
@@ -289,6 +289,8 @@ export class Runtime {
   #whyUnseen(socket: Socket): Reason {
     if (!IS_NODE) return REASONS.RUNTIME;
     if (this.#unloaded !== null) return this.#unloaded;
+    if (socket.destroyed) return REASONS.ENDED;
+    if (socket.pending || internalsOf(socket)._handle?.constructor.name === 'Pipe') return REASONS.NOTTCP;
     if (this.policy.mode === 'off') return REASONS.OFF;
     return this.#remote.has(socket) ? REASONS.NOTLOCAL : REASONS.YOUNG;
   }
