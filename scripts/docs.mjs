@@ -219,7 +219,19 @@ function devices() {
   );
 }
 
-const COMMANDS = [[], ['run'], ['ss'], ['clc'], ['fabric'], ['ueid'], ['seid'], ['demo'], ['bench']];
+const COMMANDS = [
+  [],
+  ['run'],
+  ['ss'],
+  ['clc'],
+  ['fabric'],
+  ['ueid'],
+  ['seid'],
+  ['chk'],
+  ['doctor'],
+  ['demo'],
+  ['bench'],
+];
 
 function cli() {
   return COMMANDS.map((command) => {

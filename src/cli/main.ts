@@ -12,6 +12,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   fabric: async () => (await import('./fabric.ts')).fabric,
   ueid: async () => (await import('./eids.ts')).ueid,
   seid: async () => (await import('./eids.ts')).seid,
+  chk: async () => (await import('./chk.ts')).chk,
+  doctor: async () => (await import('./doctor.ts')).doctor,
   demo: async () => (await import('./demo.ts')).demo,
   bench: async () => (await import('./bench.ts')).bench,
 };
@@ -21,7 +23,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(error.code === 'EPIPE' ? undefined : fail(error.message));
 });
 
-const [name, ...args] = process.argv.slice(2);
+const words = process.argv.slice(2);
+// `isthmus help run` asks what `isthmus run --help` asks.
+const [name, ...args] = words[0] === 'help' && words[1] !== undefined ? [words[1], '--help'] : words;
 if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
   process.stdout.write(await overview());
 } else if (name === '--version' || name === '-V') {

@@ -2,7 +2,8 @@
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { type ConnectionInfo, formatEndpoint } from '../net/info.ts';
-import { type Command, EXIT_OK, formatTable, UsageError } from './command.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, formatTable, UsageError } from './command.ts';
+import { allProcesses, silentPrograms } from './processes.ts';
 import { readTables } from './rows.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -10,7 +11,8 @@ const HELP = `Usage: isthmus ss [options]
 
 Lists the connections of running programs that have Isthmus loaded, as far as they may be on this host: yours, or
 everybody's if you are root. One line an end. Works while a program is busy, and without a fabric. Not listed are
-connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, or under the policy off (but in-band).
+connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, or under the policy off (but
+in-band). When there is nothing to list, stderr says why. Exit code 1 when there is no process PID.
 
       --json     an array of objects, as info() gives them
   -D, --smcd     only connections that are in shared memory
@@ -49,7 +51,7 @@ export const ss: Command = {
     const rows = all.filter((row) => !smcd || row.mode === 'SMC-D');
     if (rows.length === 0) process.stderr.write(`isthmus: ${whyNone(pid, all.length)}\n`);
     process.stdout.write(json ? `${printableJson(rows)}\n` : formatConnections(rows, details ?? false));
-    return EXIT_OK;
+    return pid !== undefined && !existsSync(`/proc/${pid}`) ? EXIT_FAILED : EXIT_OK;
   },
 };
 
@@ -57,6 +59,11 @@ export const ss: Command = {
 function whyNone(pid: string | undefined, all: number): string {
   if (all > 0) return `none of ${all} connections is in shared memory; isthmus ss without -D says why`;
   if (pid !== undefined && !existsSync(`/proc/${pid}`)) return `there is no process ${pid}`;
+  const silent = silentPrograms(pid === undefined ? allProcesses() : [Number(pid)]);
+  if (silent.length > 0) {
+    const [first, ...more] = silent.map(({ process, why }) => `process ${process.pid} (${process.command}): ${why}`);
+    return [`no connection to show of programs with Isthmus: ${first}`, ...more].join('\n         ');
+  }
   const ways = 'isthmus run COMMAND starts a program with Isthmus, NODE_DEBUG=isthmus has one say why nothing moves';
   const whose = pid === undefined ? 'no program of yours has a connection' : `process ${pid} has no connection`;
   return `${whose} that Isthmus has looked at (without it, with the policy off, or where it cannot work none is): ${ways}`;
