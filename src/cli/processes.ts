@@ -66,7 +66,7 @@ const PRELOAD = /(?:^|[\s="'])([^\s="']*(?:isthmus\/register|dist\/lib\/register
 function preloadIn(texts: readonly string[]): string | null {
   for (const text of texts) {
     // A path with blanks is quoted, as in JSON.
-    const found = PRELOAD.exec(text)?.[1] ?? /"([^"]*dist\/lib\/register\.cjs)"/.exec(text)?.[1];
+    const found = /"([^"]*dist\/lib\/register\.cjs)"/.exec(text)?.[1] ?? PRELOAD.exec(text)?.[1];
     if (found !== undefined) return found;
   }
   return null;

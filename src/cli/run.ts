@@ -91,7 +91,8 @@ export const run: Command = {
 
 /** What can be known before the command runs; null where nobody wants to have any moved. */
 async function whyNothingMoves(env: NodeJS.ProcessEnv): Promise<string | null> {
-  if (readPolicy(env).mode === 'off') return null;
+  const isSaid = (process.env.NODE_OPTIONS ?? '').includes(REGISTER_OPTION); // by the one that runs this one
+  if (isSaid || readPolicy(env).mode === 'off') return null;
   const { ffi } = await import('../os/index.ts');
   try {
     ffi();

@@ -276,19 +276,17 @@ test('isthmus ss says why it shows nothing', async () => {
 });
 
 test('isthmus ss says why programs with Isthmus show no connection', { skip }, async () => {
-  const idle = `console.log('ready'); setInterval(() => {}, 1000);`;
+  const idle = `console.log('ready', process.pid); setInterval(() => {}, 1000);`;
   for (const [cli, env, says] of [
     [CLI, { ISTHMUS_POLICY: 'off' }, 'its policy is off'],
     [clis.staying ?? '', {}, 'koffi is missing: npm install koffi'],
     [CLI, {}, 'none of its connections has been looked at yet, or could move'],
   ] as const) {
     const started = work.start(NODE, [cli, 'run', NODE, '-e', idle], { env: { ...work.env, ...env } });
-    await started.says(/ready/);
-    const command = cli === CLI ? `${started.pid}` : '\\d+';
-    const pid = cli === CLI ? ['--pid', String(started.pid)] : [];
-    const { code, stderr } = await work.finish(NODE, [CLI, 'ss', ...pid]);
+    const [, pid = ''] = await started.says(/ready (\d+)/);
+    const { code, stderr } = await work.finish(NODE, [CLI, 'ss', '--pid', pid]);
     assert.equal(code, 0);
-    assert.match(stderr, new RegExp(`process ${command} \\(.*\\): ${says}\\n`));
+    assert.match(stderr, new RegExp(`process ${pid} \\(.*\\): ${says}\\n`));
     process.kill(-started.pid, 'SIGKILL');
     await started.finished;
   }
