@@ -12,7 +12,8 @@ import {
   Socket,
 } from 'node:net';
 import { inspect } from 'node:util';
-import { inTime } from './net/in-time.ts';
+import { TIMER_LIMIT_MS } from './fabric/settings.ts';
+import { inTime, keepingAlive } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
 import { handshakeOf, sharedRuntime } from './net/runtime.ts';
@@ -73,6 +74,21 @@ function checkRole(role: unknown): void {
     throw invalid('VALUE', `role is 'client' or 'server', not ${inspect(role)}`);
 }
 
+/** Throws TypeError for an option that there is not, or a value that makes no sense. */
+function checkOptions(options: unknown, names: readonly string[]): void {
+  if (typeof options !== 'object' || options === null)
+    throw invalid('TYPE', `options is an object, not ${inspect(options, { depth: 0 })}`);
+  const unknown = Object.keys(options).find((name) => !names.includes(name));
+  if (unknown !== undefined) throw invalid('VALUE', `there is no option ${unknown}, but ${names.join(', ')}`);
+  const { role, timeoutMs } = options as { role?: unknown; timeoutMs?: unknown };
+  if (role !== undefined) checkRole(role);
+  if (timeoutMs === undefined) return;
+  if (typeof timeoutMs !== 'number')
+    throw invalid('TYPE', `options.timeoutMs is a number of milliseconds, not ${inspect(timeoutMs, { depth: 0 })}`);
+  if (!(timeoutMs >= 0 && timeoutMs < TIMER_LIMIT_MS))
+    throw invalid('VALUE', `options.timeoutMs is from 0 to ${TIMER_LIMIT_MS - 1}, not ${timeoutMs}`);
+}
+
 function invalid(what: 'TYPE' | 'VALUE', message: string): TypeError {
   return Object.assign(new TypeError(message), { code: `ERR_INVALID_ARG_${what}` });
 }
@@ -89,14 +105,16 @@ const DEFAULT_TIMEOUT_MS = 5000;
 /**
  * Moves a connected socket now, also under the policy off, but not against a rule. Resolves when both directions have moved, when it is clear that the
  * connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want it too, and a
- * byte has to pass in either direction before anything moves. Rejects for wrong arguments only.
+ * byte has to pass in either direction before anything moves. A socket that is not connected stays what it is (NOTTCP, ENDED). Rejects
+ * for wrong arguments only.
  */
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
   checkSocket(socket);
-  if (options.role !== undefined) checkRole(options.role);
+  checkOptions(options, ['role', 'timeoutMs']);
+  if (lowest(socket).pending) return runtime.info(socket);
   const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const below = lowest(socket);
-  const engine = runtime.forbids(below, role) ? null : await runtime.engine();
+  const engine = runtime.forbids(below, role) ? null : await keepingAlive(runtime.engine());
   if (engine === null) return runtime.info(socket);
   const mover = engine.moverOf(below);
   if (mover === null) engine.start(below, role, runtime.contextOf(role));
@@ -128,7 +146,9 @@ export function attach(socket: Socket, role: Role): void {
  */
 export async function restore(socket: Socket, options: { readonly timeoutMs?: number } = {}): Promise<ConnectionInfo> {
   checkSocket(socket);
-  const engine = await runtime.engine();
+  checkOptions(options, ['timeoutMs']);
+  if (lowest(socket).pending) return runtime.info(socket);
+  const engine = await keepingAlive(runtime.engine());
   if (engine === null) return runtime.info(socket);
   // What waits for room is written then: its callback must not overtake those that wait for their tick.
   await new Promise((resolve) => setImmediate(resolve));

@@ -1,5 +1,5 @@
 /** `isthmus clc`: the CLC messages of a capture or of hex, field by field, with what is wrong with them. */
-import { createReadStream } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { hex } from '../smc/clc/bytes.ts';
 import { EYECATCHER_BYTES, eyecatcherName, HEADER_BYTES, LENGTH } from '../smc/clc/header.ts';
@@ -19,7 +19,7 @@ import { endpointText, isKnownLinkType, type NoSegment, segmentOf } from './capt
 import { CaptureReader } from './capture/reader.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, fail, formatTable, UsageError } from './command.ts';
 import { bytesOfHex, HexError, isHex } from './hex.ts';
-import { printableJson } from './text.ts';
+import { printable, printableJson } from './text.ts';
 
 const HELP = `Usage: isthmus clc [options] [FILE | -]
        isthmus clc --hex [options] [DIGITS ... | FILE | -]
@@ -76,6 +76,8 @@ export const clc: Command = {
       options: OPTIONS,
     });
     const { json = false, brief = false, checks = false } = values;
+    const [odd] = values.hex ? positionals.filter((one) => one !== '-' && !isHex(one) && !existsSync(one)) : [];
+    if (odd !== undefined) throw new UsageError(`${printable(odd)} is neither hex nor a file`);
     const isDigits = values.hex === true && positionals.length > 0 && positionals.every(isHex);
     if (!isDigits && positionals.length > 1) throw new UsageError('one file at a time');
     const [file = '-'] = positionals;

@@ -7,6 +7,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   stats: async () => (await import('./stats.ts')).stats,
   linkgroup: async () => (await import('./groups.ts')).linkgroup,
   device: async () => (await import('./groups.ts')).device,
+  chk: async () => (await import('./chk.ts')).chk,
+  doctor: async () => (await import('./doctor.ts')).doctor,
   clc: async () => (await import('./clc.ts')).clc,
   fabric: async () => (await import('./fabric.ts')).fabric,
   ueid: async () => (await import('./eids.ts')).ueid,

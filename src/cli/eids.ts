@@ -51,6 +51,8 @@ interface Verbs {
   /** What changes something, and whether it takes a UEID. */
   readonly changes: Readonly<Record<string, { readonly change: EidChange; readonly takesUeid: boolean }>>;
   show(table: EidTable): string;
+  /** What the list does not say by itself, for people. */
+  note(table: EidTable): string;
   json(table: EidTable): unknown;
 }
 
@@ -64,6 +66,10 @@ export const ueid = command('ueid', 'show or change who may use shared memory wi
     flush: { change: 3, takesUeid: false },
   },
   show: ({ ueids }) => ueids.map((one) => `${one}\n`).join(''),
+  note: ({ ueids }) =>
+    ueids.length > 0
+      ? ''
+      : `there is none, so connections stay on TCP; isthmus ueid add ${DEFAULT_UEID} brings the built-in one back`,
   json: ({ ueids }) => ueids,
 });
 
@@ -71,6 +77,7 @@ export const seid = command('seid', 'show or change who may use shared memory wi
   help: SEID_HELP,
   changes: { enable: { change: 4, takesUeid: false }, disable: { change: 5, takesUeid: false } },
   show: (table) => `${seidText(table)}\n`,
+  note: () => '',
   json: ({ seid, seidEnabled }) => ({ seid, seidEnabled }),
 });
 
@@ -99,6 +106,8 @@ function command(name: string, summary: string, verbs: Verbs): Command {
       try {
         if (what !== undefined) return await change(what.change, rest[0] ?? '');
         const table = await read();
+        const note = values.json ? '' : verbs.note(table);
+        if (note !== '') process.stderr.write(`isthmus: ${note}\n`);
         process.stdout.write(values.json ? `${printableJson(verbs.json(table))}\n` : verbs.show(table));
         return EXIT_OK;
       } catch (error) {

@@ -2,7 +2,8 @@
 import { parseArgs } from 'node:util';
 import type { ConnectionInfo } from '../net/info.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, fail, formatTable, UsageError } from './command.ts';
-import { checkPid, readTables, whyNoProgram } from './rows.ts';
+import { whyNoProgram } from './processes.ts';
+import { checkPid, readTables } from './rows.ts';
 import { printable, printableJson } from './text.ts';
 
 const LINKGROUP_HELP = `Usage: isthmus linkgroup [show] [all | LG-ID] [options]

@@ -10,7 +10,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(error.code === 'EPIPE' ? undefined : fail(error.message));
 });
 
-const [name, ...args] = process.argv.slice(2);
+const words = process.argv.slice(2);
+// `isthmus help run` asks what `isthmus run --help` asks.
+const [name, ...args] = words[0] === 'help' && words[1] !== undefined ? [words[1], '--help'] : words;
 if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
   process.stdout.write(await overview());
 } else if (name === '--version' || name === '-V') {

@@ -2,21 +2,11 @@
  * Tables of partitions as they are found: memory that somebody else fills, at any time, with anything. What is not as our own
  * programs write it is no row; whose row it is says the process that was looked into, never the text.
  */
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-  statSync,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
-import type { ConnectionInfo, Endpoint } from '../net/info.ts';
+import { type ConnectionInfo, type Endpoint, reasonFor } from '../net/info.ts';
 import { FIRST_ROW, type Head, MAX_PROGRAM_LENGTH, ROW_BYTES, readHead, readRow, TABLE_NAME } from '../net/table.ts';
-import { reasonOfCode } from '../smc/reasons.ts';
+import { type Reason, reasonOfCode } from '../smc/reasons.ts';
 import { STATE_NAMES } from '../smc/states.ts';
 import { UsageError } from './command.ts';
 
@@ -76,12 +66,9 @@ export function checkPid(pid: string | undefined): string | undefined {
   return pid;
 }
 
-/** Why there is no table to show. */
-export function whyNoProgram(pid: string | undefined): string {
-  if (pid !== undefined && !existsSync(`/proc/${pid}`)) return `there is no process ${pid}`;
-  const ways = 'isthmus run COMMAND starts a program with Isthmus, NODE_DEBUG=isthmus has one say why nothing moves';
-  const whose = pid === undefined ? 'no program of yours has a connection' : `process ${pid} has no connection`;
-  return `${whose} that Isthmus has looked at (without it, with the policy off, or where it cannot work none is): ${ways}`;
+/** Whether a process shows its connections, even if it has none. */
+export function hasTable(pid: number): boolean {
+  return tablesOf(String(pid)).length > 0;
 }
 
 function tablesOf(pid: string): string[] {
@@ -184,6 +171,7 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
   const { id, program, role, state, mode, reason, device, access, movedAtMs, gid, peerGid, linkGroup, chid, dmbBytes } =
     fields;
   const [local, peer] = [endpointOf(fields.local), endpointOf(fields.peer)];
+  const cause = causeOf(fields.cause);
   if (
     !isMatch(id, /^\d{1,10}\.\d{1,10}\.\d{1,16}$/) ||
     typeof program !== 'string' ||
@@ -203,7 +191,8 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     !(chid === null || isMatch(chid, /^0x[0-9a-f]{4}$/)) ||
     !(dmbBytes === null || isWithin(dmbBytes, 0xffffffff)) ||
     local === undefined ||
-    peer === undefined
+    peer === undefined ||
+    cause === undefined
   )
     return null;
   const [inTcp = 0, inShm = 0, outTcp = 0, outShm = 0] = counters;
@@ -214,7 +203,7 @@ export function parseRow(text: string, counters: readonly number[], pid: number)
     role,
     state,
     mode,
-    reason: reasonOfCode(reason),
+    reason: reasonFor({ ...reasonOfCode(reason), ...cause }, role, local, peer),
     device,
     access,
     local,
@@ -238,6 +227,13 @@ function fieldsOf(text: string): Record<string, unknown> | null {
   } catch {
     return null;
   }
+}
+
+/** Null = there is none; undefined = it is no cause. */
+function causeOf(value: unknown): Pick<Reason, 'text' | 'hint'> | null | undefined {
+  if (value === undefined) return null;
+  const { text, hint } = (value ?? {}) as Partial<Record<'text' | 'hint', unknown>>;
+  return typeof text === 'string' && typeof hint === 'string' ? { text, hint } : undefined;
 }
 
 /** Null = there is none; undefined = it is no endpoint. */

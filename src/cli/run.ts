@@ -91,9 +91,24 @@ export const run: Command = {
         2,
         `isthmus: ${runtime} is not Node.js, its own connections stay TCP; Node.js programs that it starts have Isthmus\n`,
       );
+    const why = await whyNothingMoves(env);
+    if (why !== null) writeSync(2, `isthmus: connections will stay TCP: ${why}\n`);
     return (await replace(file, command, env)) ?? forward(file, command.slice(1), env);
   },
 };
+
+/** What can be known before the command runs; null where nobody wants to have any moved. */
+async function whyNothingMoves(env: NodeJS.ProcessEnv): Promise<string | null> {
+  const isSaid = (process.env.NODE_OPTIONS ?? '').includes(REGISTER_OPTION); // by the one that runs this one
+  if (isSaid || env.ISTHMUS_POLICY === 'off') return null;
+  const { ffi } = await import('../os/index.ts');
+  try {
+    ffi();
+    return null;
+  } catch (error) {
+    return `${(error as Error).message} (isthmus doctor tells more)`;
+  }
+}
 
 /** They take no notice of NODE_OPTIONS, and have a node:net of their own. */
 const OTHER_RUNTIMES = ['bun', 'bunx', 'deno'];

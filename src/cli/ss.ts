@@ -1,8 +1,11 @@
 /** `isthmus ss`: the connections of all programs of this user that have Isthmus loaded, in the manner of smcss. */
+
+import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { type ConnectionInfo, formatEndpoint } from '../net/info.ts';
-import { type Command, EXIT_OK, formatTable, UsageError } from './command.ts';
-import { checkPid, readTables, whyNoProgram } from './rows.ts';
+import { type Command, EXIT_FAILED, EXIT_OK, formatTable, UsageError } from './command.ts';
+import { whyNoProgram } from './processes.ts';
+import { checkPid, readTables } from './rows.ts';
 import { abbreviated } from './stats.ts';
 import { printable, printableJson } from './text.ts';
 import { repeat } from './watch.ts';
@@ -11,8 +14,8 @@ const HELP = `Usage: isthmus ss [options]
 
 Lists the connections of running programs that have Isthmus loaded, as far as they may be on this host: yours, or
 everybody's if you are root. One line an end. Works while a program is busy, and without a fabric. Not listed are
-connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, denied by a
-rule, or under the policy off (but in-band).
+connections that Isthmus has not looked at: too young for the policy lazy, to other hosts, denied by a rule, or under the
+policy off (but in-band). When there is nothing to list, stderr says why. Exit code 1 when there is no process PID.
 
       --json     an array of objects, as info() gives them
   -D, --smcd     only connections that are in shared memory
@@ -69,7 +72,7 @@ export const ss: Command = {
     const rows = all.filter((row) => !smcd || row.mode === 'SMC-D');
     if (rows.length === 0) process.stderr.write(`isthmus: ${whyNone(pid, all.length)}\n`);
     process.stdout.write(json ? `${printableJson(rows)}\n` : formatConnections(rows, details));
-    return EXIT_OK;
+    return pid !== undefined && !existsSync(`/proc/${pid}`) ? EXIT_FAILED : EXIT_OK;
   },
 };
 

@@ -4,7 +4,8 @@ import { DEVICE_COUNTER } from '../devices/host/index.ts';
 import { COUNTER } from '../net/info.ts';
 import { type Command, EXIT_OK, formatTable, UsageError, verbOf } from './command.ts';
 import { FIGURES, type Sample, type Sums, sumOf } from './figures.ts';
-import { checkPid, readPartitions, type Table, whyNoProgram } from './rows.ts';
+import { whyNoProgram } from './processes.ts';
+import { checkPid, readPartitions, type Table } from './rows.ts';
 import { printableJson } from './text.ts';
 
 const HELP = `Usage: isthmus stats [show | json] [options]

@@ -1,5 +1,6 @@
 /** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
 import { setImmediate } from '../os/event-loop.ts';
 import {
@@ -10,12 +11,14 @@ import {
   OsUnavailableError,
   openDoorbell,
   type Packet,
+  peerCredentials,
   receivePacket,
   sendPacket,
   streamSocketPair,
 } from '../os/index.ts';
 import { defaultEids, type EidTable, tableOf } from './eids.ts';
-import { distrustPath, distrustPeer, type FabricPlace, fabricPlaces } from './locate.ts';
+import { OVERFLOW_UID } from './limits.ts';
+import { DistrustError, distrustPath, distrustPeer, type FabricPlace, fabricPlaces } from './locate.ts';
 import {
   decodeMessage,
   encodeMessage,
@@ -28,12 +31,15 @@ import {
 
 /** No fabric: why is in `kind`. */
 export class FabricUnavailable extends IsthmusError {
-  readonly kind: 'none' | 'untrusted' | 'refused' | 'silent';
+  readonly kind: 'none' | 'untrusted' | 'refused' | 'silent' | 'nobody';
+  /** What helps here; null: nothing special. */
+  readonly hint: string | null;
 
-  constructor(kind: FabricUnavailable['kind'], message: string, cause?: unknown) {
+  constructor(kind: FabricUnavailable['kind'], message: string, hint: string | null = null, cause?: unknown) {
     super('ERR_ISTHMUS_FABRIC', 'system', message, { cause });
     this.name = 'FabricUnavailable';
     this.kind = kind;
+    this.hint = hint;
   }
 }
 
@@ -61,6 +67,8 @@ export interface FabricIdentity {
   /** Our process as the fabric sees it. */
   readonly pid: number;
   readonly place: FabricPlace;
+  /** The fabric's process as we see it; 0 when it is of another pid namespace. */
+  readonly fabricPid: number;
 }
 
 /** Pids as the fabric sees them. 0 is one that it cannot see, of another pid namespace: it equals nobody's. */
@@ -114,12 +122,25 @@ export async function withFabric<Result>(
 /** False while another one holds the lock: it runs, is being started, or is just dying. */
 async function start(env: NodeJS.ProcessEnv): Promise<boolean> {
   const own = fabricPlaces(env).find(({ kind }) => kind === 'own');
-  if (own === undefined) throw new FabricUnavailable('none', `no fabric answers at ${env.ISTHMUS_FABRIC}`);
+  if (own === undefined)
+    throw new FabricUnavailable(
+      'none',
+      `no fabric answers at ${env.ISTHMUS_FABRIC} (ISTHMUS_FABRIC)`,
+      `start it there (\`isthmus fabric --socket ${env.ISTHMUS_FABRIC}\`), or unset ISTHMUS_FABRIC`,
+    );
+  if (process.getuid?.() === OVERFLOW_UID)
+    throw new FabricUnavailable(
+      'nobody',
+      `uid ${OVERFLOW_UID} stands for whoever is not known, and has no fabric of its own`,
+    );
   try {
     const { startFabric } = await import('./start.ts'); // brings node:child_process, seldom needed
     return startFabric(own, env);
   } catch (error) {
-    throw new FabricUnavailable('none', `no fabric can be started: ${(error as Error).message}`, error);
+    const { message } = error as Error;
+    if (error instanceof DistrustError) throw new FabricUnavailable('untrusted', message, error.hint);
+    const hint = `see that ${dirname(own.socket)} can be made and written, or set ISTHMUS_FABRIC`;
+    throw new FabricUnavailable('none', `no fabric can be started: ${message}`, hint, error);
   }
 }
 
@@ -130,12 +151,13 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
     try {
       fd = connectPackets(place.socket);
     } catch (error) {
-      if (error instanceof OsUnavailableError) throw new FabricUnavailable('none', error.message, error);
+      if (error instanceof OsUnavailableError) throw new FabricUnavailable('none', error.message, null, error);
       const code = errorCode(error);
       if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN' || code === 'ENOTDIR') continue;
       throw new FabricUnavailable(
         'none',
-        `the fabric at ${place.socket} cannot be reached: ${code ?? (error as Error).message}`,
+        `${place.socket} cannot be reached: ${code ?? (error as Error).message}`,
+        code === 'EACCES' ? `\`ls -ld ${place.socket}\` says who may` : null,
         error,
       );
     }
@@ -143,7 +165,7 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
     if (distrust === null) return { fd, place };
     closeFd(fd);
     // Else it has ended just now, and its socket is gone.
-    if (existsSync(place.socket)) throw new FabricUnavailable('untrusted', distrust);
+    if (existsSync(place.socket)) throw new FabricUnavailable('untrusted', distrust.message, distrust.hint);
   }
   return null;
 }
@@ -193,19 +215,17 @@ export class FabricClient {
   ): Promise<FabricClient | null> {
     return new Promise((resolve, reject) => {
       let client: FabricClient | undefined;
+      const { pid: fabricPid } = peerCredentials(fd);
       const giveUp = () => {
         clearTimeout(timer);
         doorbell.close();
         closeFd(fd);
       };
-      const fail = (kind: FabricUnavailable['kind'], text: string) => {
+      const fail = (kind: FabricUnavailable['kind'], text: string, hint?: string) => {
         giveUp();
-        reject(new FabricUnavailable(kind, text));
+        reject(new FabricUnavailable(kind, text, hint));
       };
-      const timer = setTimeout(
-        () => fail('silent', `the fabric at ${place.socket} does not answer`),
-        WELCOME_TIMEOUT_MS,
-      );
+      const timer = setTimeout(() => fail('silent', ...silenceOf({ place, fabricPid })), WELCOME_TIMEOUT_MS);
       timer.unref();
       const [mine, theirs] = streamSocketPair();
       const doorbell = openDoorbell(mine, {
@@ -241,7 +261,7 @@ export class FabricClient {
       };
       const joined = ({ version, gid, chid, incarnation, pid }: MessageByName<'WELCOME'>, eids: EidTable) => {
         clearTimeout(timer);
-        const identity = { version, gid, chid: parseChid(chid), incarnation, pid, place };
+        const identity = { version, gid, chid: parseChid(chid), incarnation, pid, place, fabricPid };
         const member = new FabricClient(fd, doorbell, identity, eids, listener);
         client = member;
         resolve(member);
@@ -387,6 +407,14 @@ export class FabricClient {
     this.#doorbell.close();
     closeFd(this.#fd);
   }
+}
+
+/** Which one is silent, and what helps. */
+export function silenceOf({ place, fabricPid }: Pick<FabricIdentity, 'place' | 'fabricPid'>): [string, string] {
+  return [
+    `process ${fabricPid}, at ${place.socket}, says nothing`,
+    `continue it if it is stopped (\`kill -CONT ${fabricPid}\`), or end it (\`kill -9 ${fabricPid}\`) and another one is started`,
+  ];
 }
 
 function isSpoken(version: number): boolean {

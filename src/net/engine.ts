@@ -9,10 +9,11 @@ import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { IsthmusError } from '../ism/index.ts';
 import { nextTick } from '../os/event-loop.ts';
-import { keepFreedMemory, OsUnavailableError } from '../os/index.ts';
-import { REASONS, type Reason } from '../smc/reasons.ts';
+import { keepFreedMemory } from '../os/index.ts';
+import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
+import { reasonOfSystem } from './causes.ts';
 import type { CurrentPolicy } from './current-policy.ts';
 import { bytesOf, COUNTER, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
@@ -83,7 +84,7 @@ export class Engine implements Passing {
       const internals = testInternals();
       const surprise = typeof internals === 'string' ? internals : ((await testByMoving(internals)) ?? guardTls());
       if (typeof internals === 'string' || surprise !== null) {
-        this.#never = { ...REASONS.INTERNALS, text: `${REASONS.INTERNALS.text}: ${surprise}` };
+        this.#never = withCause(REASONS.INTERNALS, String(surprise));
         debug('%s', this.#never.text);
         return;
       }
@@ -280,21 +281,5 @@ export class Engine implements Passing {
   loadsIsthmus(env: readonly string[]): boolean {
     const loads = env.some((pair) => pair.startsWith('NODE_OPTIONS=') && loadsPreload(pair, this.#registerUrl));
     return loads && !env.includes('ISTHMUS_POLICY=off');
-  }
-}
-
-function reasonOfSystem(error: unknown): Reason {
-  if (!(error instanceof OsUnavailableError)) return REASONS.SYSTEM;
-  switch (error.code) {
-    case 'ERR_ISTHMUS_PLATFORM':
-      return REASONS.PLATFORM;
-    case 'ERR_ISTHMUS_KERNEL':
-      return REASONS.KERNEL;
-    case 'ERR_ISTHMUS_FFI':
-      return REASONS.FFI;
-    case 'ERR_ISTHMUS_POLL':
-      return REASONS.SYSTEM;
-    default:
-      return error.code satisfies never;
   }
 }

@@ -75,6 +75,14 @@ function endpoint(address: string | undefined, port: number | undefined): Endpoi
   return address === undefined || port === undefined ? null : { address, port };
 }
 
+/** The reason of one connection: its hint names the server where it says HOST:PORT. */
+export function reasonFor(reason: Reason, role: Role | null, local: Endpoint | null, peer: Endpoint | null): Reason {
+  const server = role === 'server' ? local : peer;
+  if (role === null || server === null || !reason.hint.includes(ADDRESSEE)) return reason;
+  return { ...reason, hint: reason.hint.replace(ADDRESSEE, formatEndpoint(server)) };
+}
+const ADDRESSEE = 'HOST:PORT';
+
 /** Everything but the bytes. */
 export function describeSocket(
   socket: Socket,
@@ -85,6 +93,8 @@ export function describeSocket(
   const connection = mover?.connection ?? null;
   const group = connection === null ? null : (mover?.group ?? null);
   const device = group?.device ?? null;
+  const local = endpoint(socket.localAddress, socket.localPort);
+  const peer = endpoint(socket.remoteAddress, socket.remotePort);
   return {
     id,
     pid: process.pid,
@@ -92,11 +102,11 @@ export function describeSocket(
     role: mover?.role ?? null,
     state: connection === null ? socket.readyState : STATE_NAMES[connection.state],
     mode: mover?.isMoved ? 'SMC-D' : 'TCP',
-    reason,
+    reason: reasonFor(reason, mover?.role ?? null, local, peer),
     device: device === null ? null : (device.name as 'loopback' | 'host'),
     access: device === null ? null : device.capabilities.access,
-    local: endpoint(socket.localAddress, socket.localPort),
-    peer: endpoint(socket.remoteAddress, socket.remotePort),
+    local,
+    peer,
     movedAtMs: mover?.movedAtMs ?? null,
     gid: device?.gid ?? null,
     peerGid: group?.peer ?? null,

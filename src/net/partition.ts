@@ -8,15 +8,9 @@ import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { HostDevice, type Introduction } from '../devices/host/index.ts';
 import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
-import {
-  type FabricClient,
-  type FabricListener,
-  FabricUnavailable,
-  isSameProcess,
-  joinFabric,
-} from '../fabric/client.ts';
+import { type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
-import type { MessageByName } from '../fabric/protocol.ts';
+import { DECLINES, type MessageByName } from '../fabric/protocol.ts';
 import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
 import { nextTick, setImmediate } from '../os/event-loop.ts';
 import {
@@ -39,9 +33,10 @@ import {
 import type { ConnectionParts } from '../smc/connection.ts';
 import { asDecline, encodeDecline, Handshake, type HandshakeContext, type HandshakeOutcome } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
-import { REASONS, type Reason } from '../smc/reasons.ts';
+import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { prefixesOf } from './addresses.ts';
 import type { Carrier } from './carrier.ts';
+import { reasonOfFabric, reasonOfSilence } from './causes.ts';
 import { enterInBand } from './in-band.ts';
 import { inTime } from './in-time.ts';
 import { Matches, withMatch } from './matches.ts';
@@ -417,7 +412,9 @@ export class Partition implements Ground, Client {
       },
       eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
-        const reason = isSilent ? REASONS.FABRICSILENT : REASONS.PEERNOSMC;
+        const fabric = this.#membership?.client.identity;
+        const silence = fabric === undefined ? REASONS.FABRICSILENT : reasonOfSilence(fabric);
+        const reason = isSilent ? silence : REASONS.PEERNOSMC;
         for (const claim of [...this.#claims.values()]) {
           claim.mover.waitingFor(this.#held.has(claim) ? REASONS.HANDSHAKES : reason);
           // Where the other end is there the fabric has asked for the socket by now, or is about to.
@@ -766,22 +763,6 @@ export class Partition implements Ground, Client {
   }
 }
 
-function reasonOfFabric(error: unknown): Reason {
-  if (!(error instanceof FabricUnavailable)) return REASONS.SYSTEM;
-  switch (error.kind) {
-    case 'none':
-      return REASONS.NOFABRIC;
-    case 'untrusted':
-      return REASONS.UNTRUSTED;
-    case 'refused':
-      return REASONS.FABRICBUSY;
-    case 'silent':
-      return REASONS.FABRICSILENT;
-    default:
-      return error.kind satisfies never;
-  }
-}
-
 /** Numbers of DECLINES in fabric/protocol.ts. */
 function reasonOfDecline(reason: number): Reason {
   switch (reason) {
@@ -792,7 +773,7 @@ function reasonOfDecline(reason: number): Reason {
     case 4:
     case 5:
     case 6:
-      return REASONS.FABRICBUSY;
+      return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
     case 7:
       return REASONS.SELF;
     case 8:

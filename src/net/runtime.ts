@@ -8,7 +8,7 @@ import { type Server, Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { IsthmusError } from '../ism/errors.ts';
 import { nextTick } from '../os/event-loop.ts';
-import { REASONS, type Reason } from '../smc/reasons.ts';
+import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal, destinations } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
 import { CurrentPolicy } from './current-policy.ts';
@@ -327,7 +327,7 @@ export class Runtime {
       const [why] = String((error as Error).message).split('\n');
       const hint = 'the program has to be able to read the package as long as it runs, also as another user';
       this.#grown.clear();
-      this.#unloaded = { ...REASONS.SYSTEM, text: `the package cannot be read: ${why}`, hint };
+      this.#unloaded = withCause(REASONS.SYSTEM, `the package cannot be read: ${why}`, hint);
     }
     return this.#engine;
   }
@@ -346,6 +346,8 @@ export class Runtime {
   #whyUnseen(socket: Socket): Reason {
     if (!IS_NODE) return REASONS.RUNTIME;
     if (this.#unloaded !== null) return this.#unloaded;
+    if (socket.destroyed) return REASONS.ENDED;
+    if (socket.pending || internalsOf(socket)._handle?.constructor.name === 'Pipe') return REASONS.NOTTCP;
     return this.#left.get(socket) ?? (this.#policy.now.mode === 'off' ? this.#policy.off : REASONS.YOUNG);
   }
 }

@@ -19,6 +19,7 @@
  */
 import { threadId } from 'node:worker_threads';
 import { closeFd, createSharedMemory, map } from '../os/index.ts';
+import { reasonOfCode } from '../smc/reasons.ts';
 import { COUNTER, type ConnectionInfo } from './info.ts';
 import { FALLBACK_SLOTS, Statistics, TOTALS_LENGTH } from './statistics.ts';
 
@@ -114,12 +115,18 @@ export interface TableRow {
   free(): void;
 }
 
-/** The text of a row. Texts of the reason are the reader's: it has the same table. Of a long program the end is kept. */
+/**
+ * The text of a row. Texts of the reason are the reader's, who has the same table, but for what is known of the cause. Of a long program
+ * the end is kept; a cause that has no room is left out.
+ */
 export function rowText(info: Omit<ConnectionInfo, 'bytes'>): string {
-  const withProgram = (length: number) =>
-    JSON.stringify({ ...info, program: info.program.slice(-length), reason: info.reason.code });
-  const whole = withProgram(MAX_PROGRAM_LENGTH);
-  return Buffer.byteLength(whole) <= TEXT_BYTES ? whole : withProgram(SHORT_PROGRAM_LENGTH);
+  const { code, text, hint } = info.reason;
+  const isCommon = reasonOfCode(code).text === text;
+  const withProgram = (length: number, cause: object) =>
+    JSON.stringify({ ...info, program: info.program.slice(-length), reason: code, ...cause });
+  const cause = isCommon ? {} : { cause: { text, hint } };
+  const texts = [withProgram(MAX_PROGRAM_LENGTH, cause), withProgram(SHORT_PROGRAM_LENGTH, cause)];
+  return texts.find((one) => Buffer.byteLength(one) <= TEXT_BYTES) ?? withProgram(SHORT_PROGRAM_LENGTH, {});
 }
 export const MAX_PROGRAM_LENGTH = 200;
 /** Fits with whatever characters. */

@@ -17,11 +17,15 @@ const ROWS = {
   MOVED: [0, 'bytes go through shared memory', ''],
 
   // Codes of SMC.
-  MEM: [SMC_CLC_DECL.MEM, 'there is no memory for a buffer', 'look at the memory limit of the process or its cgroup'],
+  MEM: [
+    SMC_CLC_DECL.MEM,
+    'there is no memory for a buffer',
+    'raise the memory limit of the program (`ulimit -v`) or its cgroup (memory.max), or set ISTHMUS_DMB_BYTES=16384; `isthmus doctor` tries it',
+  ],
   PEERNOSMC: [
     SMC_CLC_DECL.PEERNOSMC,
     'the other end has not announced this connection',
-    'run the other program under `isthmus run`, as the same user, with koffi and the same fabric (`isthmus fabric status` at both ends), not with the policy off; under lazy it announces after some bytes or time',
+    'run the other program under `isthmus run`, as the same user, and not with the policy off; `isthmus chk HOST:PORT` finds out what of it is missing',
   ],
   NOSMCDEV: [SMC_CLC_DECL.NOSMCDEV, 'there is no ISM device', ''],
   NOSMCDDEV: [
@@ -36,7 +40,11 @@ const ROWS = {
   ],
   NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'there is no ISM device for SMC-D version 2', ''],
   NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
-  NOSMCD2DEV: [SMC_CLC_DECL.NOSMCD2DEV, 'no device reaches the other end', 'both ends must use the same fabric'],
+  NOSMCD2DEV: [
+    SMC_CLC_DECL.NOSMCD2DEV,
+    'no device reaches the other end',
+    'both ends must use the same fabric: `isthmus chk HOST:PORT` names those that they use',
+  ],
   NOUEID: [
     SMC_CLC_DECL.NOUEID,
     'there is no enterprise id (UEID) to agree on',
@@ -45,7 +53,7 @@ const ROWS = {
   OPTUNSUPP: [
     SMC_CLC_DECL.OPTUNSUPP,
     'the other end cannot or does not want to move this connection',
-    'its own reason is shown where the other program runs: `isthmus ss`',
+    '`isthmus chk HOST:PORT` shows its own reason, `isthmus ss -d` too where the other program runs',
   ],
   RELEASEERR: [SMC_CLC_DECL.RELEASEERR, 'the release changed during the handshake', ''],
   MODEUNSUPP: [SMC_CLC_DECL.MODEUNSUPP, 'the other end chose what was not offered', ''],
@@ -57,7 +65,7 @@ const ROWS = {
   MAX_DMB: [
     SMC_CLC_DECL.MAX_DMB,
     'all buffers for this peer are in use',
-    'close connections, or spread them over more processes',
+    'close connections, or spread them over more processes: `isthmus ss --smcd` lists those that have moved',
   ],
   SYNCERR: [
     SMC_CLC_DECL.SYNCERR,
@@ -67,40 +75,56 @@ const ROWS = {
   INTERR: [SMC_CLC_DECL.INTERR, 'an internal error', 'please report it'],
 
   // Our own.
-  OFF: [0x49530001, 'the policy is off', 'set ISTHMUS_POLICY to lazy or eager'],
-  NOTLOCAL: [0x49530002, 'the peer address is not of this host', ''],
+  OFF: [0x49530001, 'the policy is off', 'start the program with ISTHMUS_POLICY=lazy or eager'],
+  NOTLOCAL: [
+    0x49530002,
+    'the peer address is not of this host',
+    'if it is that of a container here: start both programs with ISTHMUS_FABRIC=PATH, one socket that both can reach',
+  ],
   YOUNG: [
     0x49530003,
     'too few bytes and too little time have passed for the policy lazy',
-    'set ISTHMUS_POLICY=eager, or ISTHMUS_LAZY_BYTES and ISTHMUS_LAZY_MS',
+    'it moves by itself later; start the program with ISTHMUS_POLICY=eager to have it move at once',
   ],
   PLATFORM: [0x49530004, 'shared memory needs Linux', ''],
-  FFI: [0x49530005, 'the system cannot be called: the optional package koffi is missing or unfit', 'npm install koffi'],
+  FFI: [
+    0x49530005,
+    'the system cannot be called: the optional package koffi is missing or unfit',
+    '`npm install koffi` where isthmus is installed, then `isthmus doctor`',
+  ],
   SYSTEM: [
     0x49530006,
     'the system refuses a call that is needed',
-    'look at seccomp and descriptor limits of the process',
+    '`isthmus doctor` names the call, if it is refused to all programs; a limit (`ulimit -a`) or a filter of a container (seccomp) is in its way',
   ],
   INTERNALS: [
     0x49530007,
     'this version of Node.js is not known to work',
-    'upgrade isthmus, or use a release of Node.js it was tested with',
+    'upgrade isthmus, or use a release of Node.js it was tested with: 20, 22, 24 or 26; `isthmus doctor` tests the one that runs it',
   ],
   NOFABRIC: [
     0x49530008,
     'there is no fabric and none can be started',
-    'run `isthmus fabric` in a terminal and look at what it says',
+    '`isthmus doctor` tries to start one, and says what is in the way',
   ],
-  UNTRUSTED: [0x49530009, 'the fabric belongs to somebody else', 'remove what stands at its path'],
+  UNTRUSTED: [
+    0x49530009,
+    'the fabric belongs to somebody else',
+    '`isthmus doctor` names what stands in its place: have it removed, or name another place with ISTHMUS_FABRIC',
+  ],
   FABRICLOST: [0x4953000a, 'the fabric has gone', 'nothing: it is started anew when it is needed'],
-  FABRICBUSY: [0x4953000b, 'the fabric has reached a limit of this user', 'look at `isthmus fabric status`'],
-  FABRICSILENT: [0x4953000e, 'the fabric does not answer', 'is it stopped, or is the machine very busy?'],
+  FABRICBUSY: [0x4953000b, 'the fabric has reached a limit of this user', '`isthmus fabric status` shows who uses it'],
+  FABRICSILENT: [
+    0x4953000e,
+    'the fabric does not answer',
+    '`isthmus doctor` names its process: continue it (`kill -CONT PID`) or end it, and another one is started',
+  ],
   KERNEL: [
     0x4953000f,
     'the kernel cannot say which network namespace a socket is in',
-    'Linux 5.14 or later is needed (SO_NETNS_COOKIE)',
+    'Linux 5.14 or later is needed (SO_NETNS_COOKIE), `uname -r` says which this is',
   ],
-  NOBYTE: [0x4953000c, 'no byte has passed yet', ''],
+  NOBYTE: [0x4953000c, 'no byte has passed yet', 'it is looked at when the first byte passes'],
   CHECKING: [0x4953000d, 'being looked at', 'an idle connection moves with its next bytes'],
   NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
   HALFCLOSED: [0x49530011, 'one of its directions has ended', ''],
@@ -108,16 +132,20 @@ const ROWS = {
   HTTP2: [0x49530013, 'HTTP/2 reads and writes it below JavaScript', ''],
   NATIVE: [0x49530014, 'something reads or writes it below JavaScript', ''],
   PASSEDON: [0x49530015, 'another process has read or written it before', ''],
-  SHARED: [0x49530016, 'two processes hold it', ''],
+  SHARED: [
+    0x49530016,
+    'two processes hold it',
+    'have the one that does not use it close it, then call `accelerate`; `ss -tnp` lists both',
+  ],
   GIVENAWAY: [0x49530017, 'it was given to another process', ''],
-  RESTORED: [0x49530018, 'it was moved back to TCP', ''],
+  RESTORED: [0x49530018, 'it was moved back to TCP', '`accelerate` moves it again'],
   MISMATCH: [0x49530019, 'the fabric found another socket than was announced', ''],
   LINGER: [0x4953001a, 'the socket has SO_LINGER set', ''],
   SELF: [0x4953001b, 'the socket is connected to itself', ''],
   UNKNOWNUSER: [
     0x4953001c,
     'the fabric does not know the user of this program (uid 65534)',
-    'run program and fabric in one user namespace, and the program not as nobody',
+    'run program and fabric in one user namespace, and the program as a user of its own, not as nobody',
   ],
   RUNTIME: [
     0x4953001d,
@@ -131,8 +159,16 @@ const ROWS = {
     'a stopped reader cannot be asked: try again while bytes pass; a proxy in between makes two connections of one',
   ],
   PAIRLOST: [0x49530020, 'the other partition has gone', ''],
-  TIMEOUT: [0x49530021, 'the other end did not answer in the handshake', 'is it stopped, or very busy?'],
-  PROTOCOL: [0x49530022, 'the other end broke the protocol', 'both ends should run the same version'],
+  TIMEOUT: [
+    0x49530021,
+    'the other end did not answer in the handshake',
+    'is it stopped, or very busy? Once it answers, further connections move',
+  ],
+  PROTOCOL: [
+    0x49530022,
+    'the other end broke the protocol',
+    'run the same version of Isthmus at both ends: `isthmus --version`',
+  ],
   ENDED: [0x49530023, 'it ended before it could be moved', ''],
   DENIED: [0x49530030, 'a rule of the policy denies it', 'docs/settings.md tells how rules are read'],
   BADPOLICY: [
@@ -154,6 +190,11 @@ export const REASONS = Object.fromEntries(
 ) as { readonly [Name in ReasonName]: Reason };
 
 const BY_CODE = new Map<number, Reason>(Object.values(REASONS).map((reason) => [reason.code, reason]));
+
+/** A reason with what is known of its cause where it came up. */
+export function withCause(reason: Reason, cause: string, hint = reason.hint): Reason {
+  return { ...reason, text: `${reason.text}: ${cause}`, hint };
+}
 
 /** The row of a code that a peer sent; one that has none comes as Linux calls it, or in hex. */
 export function reasonOfCode(code: number): Reason {

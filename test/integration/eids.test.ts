@@ -90,7 +90,9 @@ test('without a UEID connections stay TCP and say so; with another one they move
   const client = stage.run(CLIENT, [await server.says('port ')]);
   await connectionBecomes(client, 'SMC-D MOVED');
   assert.deepEqual(await isthmus('ueid flush'), [0, '', '']);
-  assert.deepEqual(await isthmus('ueid'), [0, '', '']);
+  const [code, stdout, stderr] = await isthmus('ueid');
+  assert.deepEqual([code, stdout], [0, '']);
+  assert.match(stderr, /there is none, so connections stay on TCP/);
   await connectionBecomes(client, 'TCP NOUEID');
   assert.deepEqual(await isthmus('ueid add MY.OWN'), [0, '', '']);
   await connectionBecomes(client, 'SMC-D MOVED');

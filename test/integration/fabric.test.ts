@@ -301,7 +301,7 @@ test('a fabric of another user is not trusted', {
   });
   await once(child.stdout as NodeJS.ReadableStream, 'data');
   const fd = connectPackets(socket);
-  assert.match(distrustPeer({ socket, kind: 'own' }, fd) ?? '', /of user 12345/);
+  assert.match(distrustPeer({ socket, kind: 'own' }, fd)?.message ?? '', /of user 12345/);
   closeFd(fd);
   await ended(child);
 });
