@@ -17,7 +17,16 @@ import {
 } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
 import type { MessageByName } from '../fabric/protocol.ts';
-import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
+import {
+  type Client,
+  DEFAULT_UEID,
+  type Device,
+  type Dmb,
+  type Gid,
+  IsmError,
+  type IsmEvent,
+  Registry,
+} from '../ism/index.ts';
 import { nextTick, setImmediate } from '../os/event-loop.ts';
 import {
   closeFd,
@@ -79,6 +88,8 @@ interface Membership {
   readonly threadPeers: Set<Gid>;
   /** Numbers of the pairs as the fabric introduced them. */
   readonly pairs: Map<Gid, bigint>;
+  /** Why there is no pair with a peer that we were introduced to, where it is for us that there is none. */
+  readonly unpaired: Map<Gid, Reason>;
 }
 
 function devicesOf({ host, threads }: Membership): readonly HostDevice[] {
@@ -225,7 +236,12 @@ export class Partition implements Ground, Client {
       const { access, busyPollUs } = this.#policy;
       const host = new HostDevice({ gid, chid, access, busyPollUs });
       const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs });
-      const membership = { client, host, threads, threadPeers: new Set<Gid>(), pairs: new Map<Gid, bigint>() };
+      const peers = {
+        threadPeers: new Set<Gid>(),
+        pairs: new Map<Gid, bigint>(),
+        unpaired: new Map<Gid, Reason>(),
+      };
+      const membership = { client, host, threads, ...peers };
       for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
         this.#registry.addDevice(device);
@@ -371,7 +387,10 @@ export class Partition implements Ground, Client {
       // The end of an older pair is told before the new one is there.
       deviceFor(membership, peer).addPair({ peer, ...fds });
       membership.pairs.set(peer, pair);
+      membership.unpaired.delete(peer);
     } catch (error) {
+      const isMemory = error instanceof IsmError && error.code === 'ERR_ISTHMUS_NO_MEMORY';
+      membership.unpaired.set(peer, isMemory ? REASONS.MEM : REASONS.SYSTEM);
       debug('pair with %s: %s', peer, (error as Error).message);
       this.#say({ type: 'PAIR_GONE', peer, pair });
     }
@@ -463,7 +482,7 @@ export class Partition implements Ground, Client {
     if (role === 'server') handshake.startAsServer();
     this.#matches.listen(peer, number, (message) => this.#received(mover, handshake, message));
     void device.queryRemoteGid(peer).then((reachable) => {
-      if (!reachable) handshake.abandon(REASONS.PAIRLOST);
+      if (!reachable) handshake.abandon(this.#membership?.unpaired.get(peer) ?? REASONS.PAIRLOST);
       else if (role === 'client' && !handshake.isOver) handshake.startAsClient();
     });
   }

@@ -79,7 +79,7 @@ const ROWS = {
   SYSTEM: [
     0x49530006,
     'the system refuses a call that is needed',
-    'look at seccomp and descriptor limits of the process',
+    'look at seccomp and descriptor limits of the process; access store needs /proc',
   ],
   INTERNALS: [
     0x49530007,
