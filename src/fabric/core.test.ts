@@ -719,6 +719,18 @@ test('nobody is asked whose socket has urgent bytes in its stream', () => {
   assert.equal(world.open.size, 0);
 });
 
+test('in one namespace, too, the address of a server may be translated', () => {
+  join(1);
+  join(2);
+  core.message(1, { ...FAR.client, netnsCookie: FAR.server.netnsCookie }, null);
+  core.message(2, FAR.server, null);
+  assert.deepEqual([world.types(1), world.types(2)], [['SHOW'], ['SHOW']]);
+  show(1, { ...FAR.client, netnsCookie: FAR.server.netnsCookie });
+  show(2, FAR.server);
+  assert.equal(world.answer('proven'), 3);
+  assert.deepEqual(world.types(1), ['INTRODUCE', 'MATCHED']);
+});
+
 test('a loopback address means nothing in another namespace', () => {
   join(1);
   join(2);

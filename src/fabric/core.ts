@@ -301,7 +301,7 @@ export class FabricCore {
     if (second !== undefined) this.#prove(claim, second);
   }
 
-  /** One in another network namespace. */
+  /** One in another network namespace, or behind address translation. */
   #mayBeOtherEnd(claim: Claim): Claim | undefined {
     const { announced } = claim;
     const now = this.#io.now();

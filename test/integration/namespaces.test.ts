@@ -4,14 +4,16 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { eventually } from '../../src/testing/index.ts';
-import { CLI, cannotMove } from './commands.ts';
+import { CLI, cannotMove, ROOT } from './commands.ts';
 import { cannotMakeNetworks, Networks, sh } from './networks.ts';
-import { ECHO_CLIENT, ECHO_SERVER, Program, Stage } from './two-programs.ts';
+import { ECHO_CLIENT, ECHO_SERVER, PRELUDE, Program, Stage } from './two-programs.ts';
 
 const skip = cannotMove() || cannotMakeNetworks();
 const SERVER_ADDRESS = '10.77.0.2';
 /** Known to the client alone: translated where the server is. */
 const SERVICE = { address: '10.99.0.9', port: 80 };
+/** Translated where it is. */
+const PUBLISHED = { address: '127.0.0.9', port: 80 };
 const PORT = 7777;
 
 const networks = new Networks();
@@ -35,6 +37,10 @@ before(async () => {
         type nat hook prerouting priority -100
         ip daddr ${SERVICE.address} tcp dport ${SERVICE.port} dnat to ${SERVER_ADDRESS}:${PORT}
       }
+      chain published {
+        type nat hook output priority -100
+        ip daddr ${PUBLISHED.address} tcp dport ${PUBLISHED.port} dnat to 127.0.0.1:${PORT}
+      }
     }\n`,
   );
   stage = new Stage();
@@ -50,15 +56,49 @@ after(async () => {
   networks.close();
 });
 
-for (const [what, address, port] of [
-  ['the address of its server', SERVER_ADDRESS, PORT],
-  ['an address that is translated', SERVICE.address, SERVICE.port],
+const CERTIFICATE = JSON.stringify(join(ROOT, 'test/fixtures/tls'));
+
+const TLS_SERVER = ECHO_SERVER.replace(
+  'net.createServer({',
+  `(await import('node:tls')).createServer({
+    key: (await import('node:fs')).readFileSync(${CERTIFICATE} + '/key.pem'),
+    cert: (await import('node:fs')).readFileSync(${CERTIFICATE} + '/cert.pem'),`,
+);
+const TLS_CLIENT = ECHO_CLIENT.replace(
+  'net.connect(+args[1], args[0])',
+  `(await import('node:tls')).connect({ port: +args[1], host: args[0], rejectUnauthorized: false })`,
+);
+
+const HTTP2_SERVER = `${PRELUDE}
+  const server = (await import('node:http2')).createServer();
+  server.on('stream', (stream) => stream.pipe(stream));
+  server.on('session', (session) => { server.close(); session.on('close', () => process.exit()); });
+  server.listen(+args[0], () => tell('listening'));
+`;
+const HTTP2_CLIENT = ECHO_CLIENT.replace(
+  'net.connect(+args[1], args[0])',
+  `(await import('node:http2')).connect('http://' + args[0] + ':' + args[1]).request({ ':method': 'POST' })`,
+).replace("tell('closed '", "socket.session.close(), tell('closed '");
+
+const TCP = [ECHO_SERVER, ECHO_CLIENT] as const;
+
+for (const [what, [serverCode, clientCode], { address, port }, network] of [
+  ['in another network namespace', TCP, { address: SERVER_ADDRESS, port: PORT }, () => clientNetwork],
+  ['in another one, and its server is translated', TCP, SERVICE, () => clientNetwork],
+  ['in one with its server, which is translated', TCP, PUBLISHED, () => serverNetwork],
+  ['in another one: TLS', [TLS_SERVER, TLS_CLIENT], { address: SERVER_ADDRESS, port: PORT }, () => clientNetwork],
+  [
+    'in another one: HTTP/2',
+    [HTTP2_SERVER, HTTP2_CLIENT],
+    { address: SERVER_ADDRESS, port: PORT },
+    () => clientNetwork,
+  ],
 ] as const) {
-  test(`a client in another network namespace moves: ${what}`, { skip }, async () => {
+  test(`a client moves ${what}`, { skip }, async () => {
     const env = { ISTHMUS_FABRIC: join(stage.directory, 'fabric.sock') };
-    const server = stage.run(ECHO_SERVER, [PORT], env, ['ip', 'netns', 'exec', serverNetwork]);
+    const server = stage.run(serverCode, [PORT], env, ['ip', 'netns', 'exec', serverNetwork]);
     await server.says('listening');
-    const client = stage.run(ECHO_CLIENT, [address, port], env, ['ip', 'netns', 'exec', clientNetwork]);
+    const client = stage.run(clientCode, [address, port], env, ['ip', 'netns', 'exec', network()]);
     await Promise.all([client.moves(), server.moves()]);
     client.tell('end');
     assert.equal(await client.says('closed '), 'true 0');
