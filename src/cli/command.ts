@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 export interface Option {
   readonly type: 'boolean' | 'string';
   readonly short?: string;
+  readonly multiple?: boolean;
   readonly default?: string | boolean;
   /** What completion offers as its value. */
   readonly choices?: readonly string[];

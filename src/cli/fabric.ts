@@ -1,14 +1,15 @@
 /** `isthmus fabric`: runs one in the foreground; `isthmus fabric status` shows the one that would be used. */
-import { existsSync, lstatSync } from 'node:fs';
+import { existsSync, lstatSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FabricPlace, fabricPlaces, makeDirectory, SYSTEM_FABRIC } from '../fabric/locate.ts';
+import type { FabricRunOptions } from '../fabric/run.ts';
 import { TIMER_LIMIT_MS } from '../fabric/settings.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, fail, formatTable, UsageError } from './command.ts';
 import { seidText } from './eids.ts';
 import { printable, printableJson } from './text.ts';
 
-const HELP = `Usage: isthmus fabric [--socket PATH] [--idle SECONDS]
+const HELP = `Usage: isthmus fabric [--socket PATH] [--mode MODE] [--domain PATH ...] [--idle SECONDS]
        isthmus fabric status [--json]
 
 Runs a fabric in the foreground: the small daemon that proves connections and introduces the programs to each other.
@@ -19,6 +20,10 @@ there; else their user's own. One at the system's place is run by root, with --s
 made (install -d -m 755 ${dirname(SYSTEM_FABRIC)}), and serves all users. There is one fabric in a directory.
 
       --socket PATH   where to listen; default: your own place, or $ISTHMUS_FABRIC
+      --mode MODE     who may connect there, in octal; default: 600, you and root; at the system's place 666, everybody
+      --domain PATH   a further socket, in a directory of its own, for a container for example: whoever connects there
+                      counts as one user, with the limits of one, and cannot ask for status or change enterprise ids.
+                      May be given several times
       --idle SECONDS  end when nobody has used it for so long; default: never
       --json          status as JSON
   -h, --help          this text
@@ -27,7 +32,13 @@ status shows the fabric that programs of yours would use: its process, age and m
 isthmus seid), the partitions that are joined, and what it has done so far. Exit code 1 when none is running.
 `;
 
-const OPTIONS = { socket: { type: 'string' }, idle: { type: 'string' }, json: { type: 'boolean' } } as const;
+const OPTIONS = {
+  socket: { type: 'string' },
+  mode: { type: 'string' },
+  domain: { type: 'string', multiple: true },
+  idle: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
 
 export const fabric: Command = {
   summary: 'run or show the daemon that introduces programs to each other',
@@ -44,7 +55,7 @@ export const fabric: Command = {
     if (positionals.length > 1 || (verb !== undefined && verb !== 'status'))
       throw new UsageError(`there is no 'isthmus fabric ${positionals.join(' ')}'`);
     if (verb === 'status') {
-      if (values.socket !== undefined || values.idle !== undefined)
+      if ([values.socket, values.mode, values.domain, values.idle].some((value) => value !== undefined))
         throw new UsageError('status takes --json only, ISTHMUS_FABRIC=PATH names another fabric');
       return status(values.json ?? false);
     }
@@ -52,21 +63,33 @@ export const fabric: Command = {
     const idleMs = values.idle === undefined ? null : Number(values.idle) * 1000;
     if (idleMs !== null && !(idleMs > 0 && idleMs < TIMER_LIMIT_MS))
       throw new UsageError('--idle takes a number of seconds, above 0, up to 2147483');
-    return foreground(values.socket, idleMs);
+    const { mode, domain: domains = [] } = values;
+    if (mode !== undefined && !/^0?[0-6]{3}$/.test(mode)) throw new UsageError('--mode takes permissions such as 666');
+    return foreground(values.socket, {
+      idleMs,
+      domains,
+      ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }),
+    });
   },
 };
 
-async function foreground(socket: string | undefined, idleMs: number | null): Promise<number> {
+async function foreground(socket: string | undefined, options: Omit<FabricRunOptions, 'socket'>): Promise<number> {
+  const { domains = [] } = options;
   const places = fabricPlaces(process.env);
   const place: FabricPlace = socket === undefined ? (places.at(-1) as FabricPlace) : { socket, kind: 'named' };
   try {
     if (place.kind === 'own') makeDirectory(place);
     else examine(place.socket);
+    for (const path of domains) examine(path);
+    const directories = [place.socket, ...domains].map(dirname);
+    // Each is what a container gets to see.
+    if (new Set(directories.map((one) => realpathSync(one))).size < directories.length)
+      throw new Error('each socket needs a directory of its own');
     const { runFabric } = await import('../fabric/run.ts');
-    const running = runFabric({ socket: place.socket, idleMs }, () => process.exit(EXIT_OK));
+    const running = runFabric({ socket: place.socket, ...options }, () => process.exit(EXIT_OK));
     if (running === null)
       return fail(
-        `another fabric runs in ${dirname(place.socket)}; ISTHMUS_FABRIC=PATH isthmus fabric status shows the one at PATH`,
+        `another fabric runs in ${directories.join(' or ')}; ISTHMUS_FABRIC=PATH isthmus fabric status shows the one at PATH`,
       );
     process.stdout.write(`fabric at ${place.socket}, process ${process.pid}; Ctrl-C ends it\n`);
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => running.stop());

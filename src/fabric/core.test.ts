@@ -92,14 +92,18 @@ function start(limits: Partial<FabricLimits> = {}, eids = defaultEids(null)): vo
 beforeEach(() => start());
 
 /** As a partition of version 1. */
-function join(id: number, uid = 1000): void {
-  core.hello(id, { pid: id, uid }, { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'test' });
+function join(id: number, uid = 1000, domain: string | null = null): void {
+  core.hello(id, { pid: id, uid, domain }, { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'test' });
   assert.deepEqual(world.types(id), ['WELCOME']);
 }
 
 /** As one of version 2; its GID. */
 function joinV2(id: number, uid = 1000): Gid {
-  core.hello(id, { pid: id, uid }, { type: 'HELLO', versionMin: 1, versionMax: 2, thread: 0, program: 'test' });
+  core.hello(
+    id,
+    { pid: id, uid, domain: null },
+    { type: 'HELLO', versionMin: 1, versionMax: 2, thread: 0, program: 'test' },
+  );
   const [welcome, eids] = world.take(id) as [MessageByName<'WELCOME'>, FabricMessage];
   assert.deepEqual([welcome.type, welcome.version, eids.type], ['WELCOME', 2, 'EIDS']);
   return welcome.gid;
@@ -315,7 +319,11 @@ test('limits of a user: partitions, claims, announcements per second', () => {
   start({ partitionsPerUser: 2, claimsPerPartition: 3, announcementsPerSecond: 10, announcementBurst: 5 });
   join(1);
   join(2);
-  core.hello(3, { pid: 3, uid: 1000 }, { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: '' });
+  core.hello(
+    3,
+    { pid: 3, uid: 1000, domain: null },
+    { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: '' },
+  );
   assert.deepEqual(world.types(3), ['REFUSED']);
   assert.deepEqual(world.hungUp, [3]);
   join(4, 1001);
@@ -386,7 +394,11 @@ test('a message that only the fabric may send ends the partition', () => {
 });
 
 test('versions that do not overlap are refused', () => {
-  core.hello(1, { pid: 1, uid: 1 }, { type: 'HELLO', versionMin: 9, versionMax: 12, thread: 0, program: '' });
+  core.hello(
+    1,
+    { pid: 1, uid: 1, domain: null },
+    { type: 'HELLO', versionMin: 9, versionMax: 12, thread: 0, program: '' },
+  );
   assert.deepEqual(world.types(1), ['REFUSED']);
 });
 
@@ -406,6 +418,25 @@ test('pairs are of users that the fabric knows; of different ones, too', () => {
   assert.deepEqual(connect(1000, 65534), [[], declined]);
 });
 
+test('a domain is one user, whatever its uids, and another one than any other', () => {
+  start({ partitionsPerUser: 2, announcementsPerSecond: 10, announcementBurst: 3 });
+  join(1, 1000, 'container');
+  join(2, 65534, 'container');
+  const hello = { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: '' } as const;
+  core.hello(3, { pid: 3, uid: 1001, domain: 'container' }, hello);
+  assert.deepEqual(world.types(3), ['REFUSED']);
+  join(4, 1000, 'another');
+  join(5, 1000);
+  core.message(1, end('client'), null);
+  core.message(2, end('server'), null);
+  assert.deepEqual(world.types(2), ['SHOW'], 'also one that is mapped to nobody');
+  const announce = (id: number, claim: number) =>
+    core.message(id, end('client', { claim, socketCookie: BigInt(100 + claim), local: { ...A, port: claim } }), null);
+  for (const claim of [11, 12]) for (const id of [1, 4, 5]) announce(id, claim * 10 + id);
+  const reasons = [1, 4, 5].map((id) => world.take(id).flatMap((one) => (one.type === 'DECLINED' ? [one.reason] : [])));
+  assert.deepEqual(reasons, [[4], [], []]);
+});
+
 test('each partition is served in the version it speaks; messages of a later one are not for it', () => {
   for (const [min, max, version] of [
     [1, 1, 1],
@@ -414,7 +445,11 @@ test('each partition is served in the version it speaks; messages of a later one
     [2, 7, 2],
   ] as const) {
     start();
-    core.hello(1, { pid: 1, uid: 1 }, { type: 'HELLO', versionMin: min, versionMax: max, thread: 0, program: '' });
+    core.hello(
+      1,
+      { pid: 1, uid: 1, domain: null },
+      { type: 'HELLO', versionMin: min, versionMax: max, thread: 0, program: '' },
+    );
     const [welcome, ...more] = world.take(1);
     assert.equal((welcome as MessageByName<'WELCOME'>).version, version);
     assert.deepEqual(
@@ -460,7 +495,11 @@ test('a change of the ids is stored, told to all partitions of version 2, and an
   assert.deepEqual([world.take(1), world.take(2), world.take(3)], [[], [eids], [eids]]);
   assert.deepEqual(world.saved.at(-1)?.ueids, ['ISTHMUS', 'MY.OWN']);
   // Who joins later hears the same; who changes it as a partition hears it before the answer.
-  core.hello(4, { pid: 4, uid: 1000 }, { type: 'HELLO', versionMin: 2, versionMax: 2, thread: 0, program: '' });
+  core.hello(
+    4,
+    { pid: 4, uid: 1000, domain: null },
+    { type: 'HELLO', versionMin: 2, versionMax: 2, thread: 0, program: '' },
+  );
   assert.deepEqual(world.take(4)[1], eids);
   core.changeEids(4, { type: 'EID_CHANGE', change: 3, ueid: '' });
   assert.deepEqual(world.types(4), ['EIDS', 'EID_CHANGED']);
@@ -678,6 +717,18 @@ test('nobody is asked whose socket has urgent bytes in its stream', () => {
   show(2, FAR.server);
   assert.deepEqual(world.challenges, []);
   assert.equal(world.open.size, 0);
+});
+
+test('in one namespace, too, the address of a server may be translated', () => {
+  join(1);
+  join(2);
+  core.message(1, { ...FAR.client, netnsCookie: FAR.server.netnsCookie }, null);
+  core.message(2, FAR.server, null);
+  assert.deepEqual([world.types(1), world.types(2)], [['SHOW'], ['SHOW']]);
+  show(1, { ...FAR.client, netnsCookie: FAR.server.netnsCookie });
+  show(2, FAR.server);
+  assert.equal(world.answer('proven'), 3);
+  assert.deepEqual(world.types(1), ['INTRODUCE', 'MATCHED']);
 });
 
 test('a loopback address means nothing in another namespace', () => {

@@ -9,7 +9,7 @@ import { constants } from 'node:os';
 import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
 import type { Verdict } from './challenge.ts';
 import { changeEids, type EidOutcome, type EidTable, eidsMessage } from './eids.ts';
-import { Bucket, DEFAULT_LIMITS, type FabricLimits, OVERFLOW_UID } from './limits.ts';
+import { Bucket, type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
 import {
   areTwoEnds,
   checkShown,
@@ -60,6 +60,7 @@ interface Partition {
   readonly gid: Gid;
   readonly pid: number;
   readonly uid: number;
+  readonly user: User;
   readonly thread: number;
   readonly program: string;
   /** Of the protocol, as agreed. */
@@ -95,6 +96,8 @@ interface Proof {
 }
 
 interface User {
+  /** As `userOf` says. What nobody is known to be counts as one, and is matched with nobody. */
+  readonly name: string | null;
   partitions: number;
   readonly announcements: Bucket;
   /** Sockets of this user that are asked for or held. */
@@ -119,7 +122,7 @@ export class FabricCore {
   readonly #limits: FabricLimits;
   readonly #partitions = new Map<PartitionId, Partition>();
   readonly #byGid = new Map<Gid, Partition>();
-  readonly #users = new Map<number, User>();
+  readonly #users = new Map<string | null, User>();
   /** By connection key: the claims for either end. */
   readonly #claims = new Map<string, [Claim[], Claim[]]>();
   /** By their `client`. */
@@ -139,13 +142,13 @@ export class FabricCore {
   }
 
   /** First message of a connection. `credentials` come from the kernel. */
-  hello(id: PartitionId, credentials: { pid: number; uid: number }, hello: MessageByName<'HELLO'>): void {
+  hello(id: PartitionId, credentials: Credentials, hello: MessageByName<'HELLO'>): void {
     const version = Math.min(hello.versionMax, PROTOCOL_VERSION_MAX);
     if (version < hello.versionMin || version < PROTOCOL_VERSION_MIN) {
       this.refuse(id, 1);
       return;
     }
-    const user = this.#user(credentials.uid);
+    const user = this.#user(userOf(credentials));
     if (user.partitions >= this.#limits.partitionsPerUser) {
       this.refuse(id, 2);
       return;
@@ -154,7 +157,9 @@ export class FabricCore {
     const partition: Partition = {
       id,
       gid: randomGid(),
-      ...credentials,
+      pid: credentials.pid,
+      uid: credentials.uid,
+      user,
       thread: hello.thread,
       program: hello.program.slice(0, 200),
       version,
@@ -170,13 +175,13 @@ export class FabricCore {
   }
 
   /** Kept for good: who comes back finds the same bucket. */
-  #user(uid: number): User {
-    let user = this.#users.get(uid);
+  #user(name: string | null): User {
+    let user = this.#users.get(name);
     if (user === undefined) {
       const { announcementsPerSecond, announcementBurst } = this.#limits;
       const announcements = new Bucket(announcementsPerSecond, announcementBurst, this.#io.now());
-      user = { partitions: 0, announcements, showing: 0, waiting: [] };
-      this.#users.set(uid, user);
+      user = { name, partitions: 0, announcements, showing: 0, waiting: [] };
+      this.#users.set(name, user);
     }
     return user;
   }
@@ -243,8 +248,7 @@ export class FabricCore {
     this.#byGid.delete(partition.gid);
     for (const claim of [...partition.claims.values()]) this.#drop(claim);
     for (const gid of partition.pairs.keys()) this.#byGid.get(gid)?.pairs.delete(partition.gid);
-    const user = this.#user(partition.uid);
-    user.partitions--;
+    partition.user.partitions--;
   }
 
   // --- Claims ---
@@ -253,11 +257,11 @@ export class FabricCore {
     this.counters.announced++;
     const old = partition.claims.get(announced.claim);
     if (old !== undefined) this.#drop(old);
-    if (!this.#user(partition.uid).announcements.take(this.#io.now())) {
+    if (!partition.user.announcements.take(this.#io.now())) {
       this.#say(partition, announced.claim, 4);
     } else if (partition.claims.size >= this.#limits.claimsPerPartition) {
       this.#say(partition, announced.claim, 5);
-    } else if (partition.uid === OVERFLOW_UID) {
+    } else if (partition.user.name === null) {
       this.#say(partition, announced.claim, 8); // whoever it is: two of them may be two users
     } else if (isSelfConnected(announced)) {
       this.#say(partition, announced.claim, 7);
@@ -297,7 +301,7 @@ export class FabricCore {
     if (second !== undefined) this.#prove(claim, second);
   }
 
-  /** One in another network namespace. */
+  /** One in another network namespace, or behind address translation. */
   #mayBeOtherEnd(claim: Claim): Claim | undefined {
     const { announced } = claim;
     const now = this.#io.now();
@@ -349,7 +353,7 @@ export class FabricCore {
   // --- Proofs ---
 
   #prove(one: Claim, other: Claim): void {
-    const users = [...new Set([this.#user(one.partition.uid), this.#user(other.partition.uid)])];
+    const users = [...new Set([one.partition.user, other.partition.user])];
     const busy = users.find((user) => user.showing >= this.#limits.shownPerUser);
     if (busy !== undefined) {
       busy.waiting.push(() => this.#tryToProve(one));
@@ -362,7 +366,7 @@ export class FabricCore {
     };
     for (const claim of proof.claims) {
       claim.proof = proof;
-      this.#user(claim.partition.uid).showing++;
+      claim.partition.user.showing++;
       this.#io.send(claim.partition.id, { type: 'SHOW', claim: claim.announced.claim });
     }
   }
@@ -410,7 +414,7 @@ export class FabricCore {
   #challenge(proof: Proof): void {
     const [one, other] = proof.claims;
     const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
-    const rounds = one.partition.uid === other.partition.uid ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
+    const rounds = one.partition.user === other.partition.user ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
     proof.timer.cancel();
     proof.timer = this.#io.challenge(fdOne, fdOther, rounds, (verdict) => {
       this.counters.challenged++;
@@ -453,7 +457,7 @@ export class FabricCore {
     let open = proof.shown.size;
     const closed = () => {
       if (--open > 0) return;
-      for (const claim of proof.claims) this.#release(claim.partition.uid);
+      for (const claim of proof.claims) this.#release(claim.partition.user);
       outcome();
       for (const claim of proof.claims) {
         if (!this.#stands(claim)) continue;
@@ -470,8 +474,7 @@ export class FabricCore {
     }
   }
 
-  #release(uid: number): void {
-    const user = this.#user(uid);
+  #release(user: User): void {
     user.showing--;
     // Not just one: the claims of some that wait have gone.
     while (user.showing < this.#limits.shownPerUser && user.waiting.length > 0) user.waiting.shift()?.();
@@ -501,10 +504,10 @@ export class FabricCore {
 
   /** Whether the two are a pair now. Who asks in vain does not learn why: a GID that is guessed says nothing of others. */
   #reach(asker: Partition, gid: Gid): boolean {
-    if (!this.#user(asker.uid).announcements.take(this.#io.now())) return false;
+    if (!asker.user.announcements.take(this.#io.now())) return false;
     const peer = this.#byGid.get(gid);
     if (peer === undefined || peer === asker || !peer.isReachable) return false;
-    if (asker.uid === OVERFLOW_UID || peer.uid === OVERFLOW_UID) return false; // whoever it is, as in #announce
+    if (asker.user.name === null || peer.user.name === null) return false; // whoever it is, as in #announce
     return this.#introduce(asker, peer);
   }
 
@@ -563,10 +566,11 @@ export class FabricCore {
       limits: this.#limits,
       eids: this.#eids,
       claims: [...this.#claims.values()].reduce((sum, [left, right]) => sum + left.length + right.length, 0),
-      partitions: [...this.#partitions.values()].map(({ gid, pid, uid, thread, program, claims, pairs }) => ({
+      partitions: [...this.#partitions.values()].map(({ gid, pid, uid, user, thread, program, claims, pairs }) => ({
         gid,
         pid,
         uid,
+        user: user.name,
         thread,
         program,
         claims: claims.size,

@@ -1,7 +1,25 @@
-/** What one user may take of the fabric. Users are told apart by uid. */
+/** What one user may take of the fabric, and who that is. */
 
 /** What the kernel shows for an id that is not mapped in our user namespace: it equals nobody's. */
 export const OVERFLOW_UID = 65534;
+
+/** Who has connected, as the kernel says. */
+export interface Credentials {
+  /** 0: of another pid namespace. */
+  readonly pid: number;
+  readonly uid: number;
+  /** The socket it came by, when that was made for one domain, such as a container; else null. */
+  readonly domain: string | null;
+}
+
+/**
+ * Users are told apart by uid. A domain is one user, whatever its uids: a container may have as many as it likes, and who is mapped
+ * to what in it says nothing out here. Null: nobody knows who it is.
+ */
+export function userOf({ uid, domain }: Credentials): string | null {
+  if (domain !== null) return `domain ${domain}`;
+  return uid === OVERFLOW_UID ? null : `uid ${uid}`;
+}
 
 export interface FabricLimits {
   readonly partitionsPerUser: number;

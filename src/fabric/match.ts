@@ -42,12 +42,13 @@ export function clientKey({ role, local, peer }: Announced & { readonly role: nu
 }
 
 /**
- * Whether it makes sense to ask for proof of two ends with one `clientKey`: in two namespaces, inside which a loopback address stays. (In
- * one namespace a client may have one name on many connections, and behind address translation nothing tells which is meant.)
+ * Whether it makes sense to ask for proof of two ends with one `clientKey` whose names are not each other's: the client's peer may be
+ * translated, but a loopback address stays in its namespace. (A client may have one name on connections to several peers; those that
+ * are meant are found by the proof.)
  */
 export function mayBeTwoEnds(one: Announced, other: Announced): boolean {
   return (
-    one.netnsCookie !== other.netnsCookie &&
+    one.netnsCookie === other.netnsCookie ||
     ![one, other].some(({ local, peer }) => isLoopback(local) || isLoopback(peer))
   );
 }

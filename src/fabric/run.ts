@@ -1,14 +1,18 @@
 /** A fabric as a process: its lock, its socket, its end. */
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { closeFd, listenPackets, takeLock } from '../os/index.ts';
 import { loadEids, saveEids } from './eid-file.ts';
 import type { FabricLimits } from './limits.ts';
 import { SYSTEM_FABRIC } from './locate.ts';
-import { FabricServer } from './server.ts';
+import { FabricServer, type Listener } from './server.ts';
 
 export interface FabricRunOptions {
   readonly socket: string;
+  /** Who may connect there: permission bits. Default: its own user; at the system's place everybody. */
+  readonly mode?: number;
+  /** Further sockets, in directories of their own: everybody may connect, and is one user, for each of them (limits.ts). */
+  readonly domains?: readonly string[];
   /** A lock that was inherited; else it is taken here. */
   readonly lockFd?: number;
   /** Ends when no partition has used it for that long; null = never. */
@@ -23,17 +27,21 @@ export function lockPath(socket: string): string {
   return join(dirname(socket), 'fabric.lock');
 }
 
+export const EVERYBODY = 0o666;
+const OWN_USER = 0o600;
+
 /**
- * Runs until it is idle or told to stop; then removes the socket and calls `ended`. Null when another fabric has the lock.
- * The process must end by `process.exit` (see os/ffi.ts).
+ * Runs until it is idle or told to stop; then removes its sockets and calls `ended`. Null when another fabric has the lock of one
+ * of its directories. The process must end by `process.exit` (see os/ffi.ts).
  */
 export function runFabric(options: FabricRunOptions, ended: () => void): { stop(): void } | null {
-  const { socket, idleMs } = options;
-  const lockFd = options.lockFd ?? takeLock(lockPath(socket));
-  if (lockFd === null) return null;
-  rmSync(socket, { force: true }); // of one that was killed: nobody else can have the lock
-  const listener = listenPackets(socket);
-  chmodSync(socket, socket === SYSTEM_FABRIC ? 0o666 : 0o600);
+  const { socket, idleMs, domains = [], mode = socket === SYSTEM_FABRIC ? EVERYBODY : OWN_USER } = options;
+  const locks = takeLocks([socket, ...domains], options.lockFd);
+  if (locks === null) return null;
+  const listeners: Listener[] = [
+    { fd: listen(socket, mode), domain: null },
+    ...domains.map((domain) => ({ fd: listen(domain, EVERYBODY), domain })),
+  ];
 
   const startedAt = Date.now();
   let idle: NodeJS.Timeout | undefined;
@@ -41,7 +49,7 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
     clearTimeout(idle);
     if (partitions === 0 && idleMs !== null) idle = setTimeout(stop, idleMs);
   };
-  const server = new FabricServer(listener, {
+  const server = new FabricServer(listeners, {
     ...(options.limits === undefined ? {} : { limits: options.limits }),
     eids: loadEids(socket, (text) => process.emitWarning(text, 'IsthmusWarning')),
     saveEids: (table) => saveEids(socket, table),
@@ -56,13 +64,38 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
   });
   const stop = () => {
     clearTimeout(idle);
-    rmSync(socket, { force: true });
+    for (const path of [socket, ...domains]) rmSync(path, { force: true });
     server.close();
-    closeFd(lockFd);
+    for (const lock of locks) closeFd(lock);
     ended();
   };
   rest(0);
   return { stop };
+}
+
+/** Null when another fabric has one of them. @param first of the first socket's directory */
+function takeLocks(sockets: readonly string[], first: number | undefined): number[] | null {
+  const locks: number[] = first === undefined ? [] : [first];
+  for (const path of sockets.slice(locks.length)) {
+    const lock = takeLock(lockPath(path));
+    if (lock === null) {
+      for (const one of locks) closeFd(one);
+      return null;
+    }
+    locks.push(lock);
+  }
+  return locks;
+}
+
+/** Not chmod afterwards: who may write in the directory could have put something else in its place. */
+function listen(socket: string, mode: number): number {
+  rmSync(socket, { force: true }); // of one that was killed: nobody else can have the lock
+  const before = process.umask(0o777 & ~mode);
+  try {
+    return listenPackets(socket);
+  } finally {
+    process.umask(before);
+  }
 }
 
 /** Null when no descriptor is left to ask with. */

@@ -26,7 +26,7 @@ import {
 import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
-import { DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { type Credentials, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
 import { isOursOrRoots } from './trust.ts';
@@ -42,7 +42,7 @@ const HELLO_TIMEOUT_MS = 5000;
 interface Connection {
   readonly id: PartitionId;
   readonly fd: number;
-  readonly credentials: { pid: number; uid: number };
+  readonly credentials: Credentials;
   readonly poll: PollHandle;
   doorbellFd: number | null;
   /** What the socket did not take yet. */
@@ -52,6 +52,13 @@ interface Connection {
   status: string;
   retrying: boolean;
   closed: boolean;
+}
+
+/** A listening SOCK_SEQPACKET socket. */
+export interface Listener {
+  readonly fd: number;
+  /** Of those who connect here (limits.ts). */
+  readonly domain: string | null;
 }
 
 export interface FabricServerOptions {
@@ -67,21 +74,29 @@ export interface FabricServerOptions {
 }
 
 export class FabricServer {
-  readonly #listener: number;
+  readonly #listeners: readonly Listener[];
+  /** Polls of the listeners. */
+  readonly #accepting = new Map<Listener, PollHandle>();
   readonly #options: FabricServerOptions;
   readonly #limits: FabricLimits;
   readonly #core: FabricCore;
   readonly #connections = new Map<PartitionId, Connection>();
-  #accepting: PollHandle;
   #nextId = 1;
 
-  /** @param listener a listening SOCK_SEQPACKET socket; taken over */
-  constructor(listener: number, options: FabricServerOptions) {
-    this.#listener = listener;
+  /** @param listeners taken over */
+  constructor(listeners: readonly Listener[], options: FabricServerOptions) {
+    this.#listeners = listeners;
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#core = new FabricCore(this.#io(), options.eids, this.#limits);
-    this.#accepting = ffi().poll(listener, () => this.#accept());
+    for (const listener of listeners) this.#listen(listener);
+  }
+
+  #listen(listener: Listener): void {
+    this.#accepting.set(
+      listener,
+      ffi().poll(listener.fd, () => this.#accept(listener)),
+    );
   }
 
   #io(): FabricIo {
@@ -101,36 +116,32 @@ export class FabricServer {
     };
   }
 
-  #accept(): void {
+  #accept(listener: Listener): void {
     for (;;) {
       let fd: number | null;
       try {
-        fd = acceptPackets(this.#listener);
+        fd = acceptPackets(listener.fd);
       } catch {
         // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
-        this.#accepting.close();
-        setTimeout(() => this.#acceptAgain(), ACCEPT_PAUSE_MS);
+        this.#accepting.get(listener)?.close();
+        setTimeout(() => this.#listen(listener), ACCEPT_PAUSE_MS);
         return;
       }
       if (fd === null) return;
       try {
-        this.#connected(fd);
+        this.#connected(fd, listener.domain);
       } catch {
         closeFdAside(fd); // it cannot be watched
       }
     }
   }
 
-  #acceptAgain(): void {
-    this.#accepting = ffi().poll(this.#listener, () => this.#accept());
-  }
-
-  #connected(fd: number): void {
+  #connected(fd: number, domain: string | null): void {
     const { pid, uid } = peerCredentials(fd);
     const connection: Connection = {
       id: this.#nextId++,
       fd,
-      credentials: { pid, uid },
+      credentials: { pid, uid, domain },
       poll: ffi().poll(fd, () => this.#readable(connection)),
       doorbellFd: null,
       waiting: [],
@@ -207,9 +218,10 @@ export class FabricServer {
     this.#options.onUse(this.#core.partitionCount);
   }
 
-  /** For what root and the fabric's own user may ask. Others are hung up on. */
+  /** For what root and the fabric's own user may ask, not from inside a domain: its root may be ours. Others are hung up on. */
   #isAllowed(connection: Connection): boolean {
-    if (isOursOrRoots(connection.credentials.uid)) return true;
+    const { uid, domain } = connection.credentials;
+    if (domain === null && isOursOrRoots(uid)) return true;
     this.#refuse(connection, 4);
     return false;
   }
@@ -296,8 +308,8 @@ export class FabricServer {
   }
 
   close(): void {
-    this.#accepting.close();
-    closeFd(this.#listener);
+    for (const poll of this.#accepting.values()) poll.close();
+    for (const { fd } of this.#listeners) closeFd(fd);
     for (const id of [...this.#connections.keys()]) this.#hangUp(id);
   }
 }

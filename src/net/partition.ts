@@ -11,7 +11,16 @@ import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.t
 import { type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
 import { DECLINES, type MessageByName } from '../fabric/protocol.ts';
-import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
+import {
+  type Client,
+  DEFAULT_UEID,
+  type Device,
+  type Dmb,
+  type Gid,
+  IsmError,
+  type IsmEvent,
+  Registry,
+} from '../ism/index.ts';
 import { nextTick, setImmediate } from '../os/event-loop.ts';
 import {
   closeFd,
@@ -75,6 +84,8 @@ interface Membership {
   readonly threadPeers: Set<Gid>;
   /** Numbers of the pairs as the fabric introduced them. */
   readonly pairs: Map<Gid, bigint>;
+  /** Why there is no pair with a peer that we were introduced to, where it is for us that there is none. */
+  readonly unpaired: Map<Gid, Reason>;
 }
 
 function devicesOf({ host, threads }: Membership): readonly HostDevice[] {
@@ -276,7 +287,12 @@ export class Partition implements Ground, Client {
       const { device: counters } = this.statistics;
       const host = new HostDevice({ gid, chid, access, busyPollUs, counters });
       const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs, counters });
-      const membership = { client, host, threads, threadPeers: new Set<Gid>(), pairs: new Map<Gid, bigint>() };
+      const peers = {
+        threadPeers: new Set<Gid>(),
+        pairs: new Map<Gid, bigint>(),
+        unpaired: new Map<Gid, Reason>(),
+      };
+      const membership = { client, host, threads, ...peers };
       for (const device of devicesOf(membership)) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
         this.#registry.addDevice(device);
@@ -436,7 +452,10 @@ export class Partition implements Ground, Client {
       // The end of an older pair is told before the new one is there.
       deviceFor(membership, peer).addPair({ peer, ...fds });
       membership.pairs.set(peer, pair);
+      membership.unpaired.delete(peer);
     } catch (error) {
+      const isMemory = error instanceof IsmError && error.code === 'ERR_ISTHMUS_NO_MEMORY';
+      membership.unpaired.set(peer, isMemory ? REASONS.MEM : REASONS.SYSTEM);
       debug('pair with %s: %s', peer, (error as Error).message);
       this.#say({ type: 'PAIR_GONE', peer, pair });
     }
@@ -530,7 +549,7 @@ export class Partition implements Ground, Client {
     if (role === 'server') handshake.startAsServer();
     this.#matches.listen(peer, number, (message) => this.#received(mover, handshake, message));
     void device.queryRemoteGid(peer).then((reachable) => {
-      if (!reachable) handshake.abandon(REASONS.PAIRLOST);
+      if (!reachable) handshake.abandon(this.#membership?.unpaired.get(peer) ?? REASONS.PAIRLOST);
       else if (role === 'client' && !handshake.isOver) handshake.startAsClient();
     });
   }

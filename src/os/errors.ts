@@ -31,6 +31,7 @@ export const EPERM = 1;
 export const EINTR = 4;
 export const EBADF = 9;
 export const EAGAIN = 11;
+export const ENOMEM = 12;
 export const EINVAL = 22;
 export const EPIPE = 32;
 

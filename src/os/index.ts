@@ -2,6 +2,7 @@
  * The only place that calls the system through FFI. Linux, 64 bit, little-endian; everywhere else the first call throws
  * OsUnavailableError and Isthmus stays on TCP. Everything here that opens a descriptor has a caller that closes it.
  */
+export * from './cgroup.ts';
 export * from './descriptor.ts';
 export * from './doorbell.ts';
 export * from './errors.ts';

@@ -4,8 +4,9 @@
  * A mapping is never unmapped while JavaScript can reach it (touching it would be a SIGSEGV): `map` ties munmap to the
  * garbage collection of its ArrayBuffer, so a mapping lives exactly as long as the last view on it.
  */
+import { cgroupMemoryBytes } from './cgroup.ts';
 import { closeFd, noted } from './descriptor.ts';
-import { EINVAL, SystemError } from './errors.ts';
+import { EINVAL, ENOMEM, SystemError } from './errors.ts';
 import { check, declare, ffi } from './ffi.ts';
 import { noteMapping, strikeMapping } from './ledger.ts';
 
@@ -72,11 +73,23 @@ export function isSizeSealed(fd: number): boolean {
 
 /**
  * Gives pages to a range now, so that a lack of memory is an error here and never a fault later.
- * Throws ENOSPC or ENOMEM.
+ * Throws ENOSPC or ENOMEM. Over the limit of a cgroup the kernel would not refuse, but kill a process of it.
  */
 export function populate(fd: number, offset: number, lengthBytes: number): void {
+  const now = performance.now();
+  if (now - lookedAt > LOOK_AGAIN_MS || roomBytes < lengthBytes) {
+    roomBytes = cgroupMemoryBytes();
+    lookedAt = now;
+  }
+  if (roomBytes < lengthBytes) throw new SystemError('fallocate', ENOMEM);
+  roomBytes -= lengthBytes;
   check('fallocate', fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, lengthBytes));
 }
+
+/** A look takes some tenths of a millisecond. */
+const LOOK_AGAIN_MS = 100;
+let lookedAt = Number.NEGATIVE_INFINITY;
+let roomBytes = 0;
 
 /** Gives the pages of a range back. What is mapped there reads as zeros afterwards, on both sides. */
 export function giveBack(fd: number, offset: number, lengthBytes: number): void {

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { declare } from './ffi.ts';
 
 const sched_yield = declare('sched_yield', 'i32', []);
@@ -29,28 +28,4 @@ export function allowedCpus(): { readonly low: number; readonly high: number } {
     high |= mask.readInt32LE(at + 4);
   }
   return { low, high };
-}
-
-/** How many CPUs' worth of time the cgroup of this process grants; Infinity without a quota. */
-export function cgroupCpus(): number {
-  try {
-    const own = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/';
-    let cpus = Number.POSITIVE_INFINITY;
-    // A quota of any ancestor counts. In a container the path is often '/', which is the container's own group.
-    for (let path = own; ; path = path.slice(0, path.lastIndexOf('/'))) {
-      cpus = Math.min(cpus, quotaOf(`/sys/fs/cgroup${path}/cpu.max`));
-      if (path === '' || path === '/') return cpus;
-    }
-  } catch {
-    return Number.POSITIVE_INFINITY;
-  }
-}
-
-function quotaOf(file: string): number {
-  try {
-    const [quota, period] = readFileSync(file, 'utf8').trim().split(' ').map(Number);
-    return quota !== undefined && period !== undefined && quota > 0 ? quota / period : Number.POSITIVE_INFINITY;
-  } catch {
-    return Number.POSITIVE_INFINITY; // no such controller, or 'max'
-  }
 }

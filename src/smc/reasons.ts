@@ -95,7 +95,7 @@ const ROWS = {
   SYSTEM: [
     0x49530006,
     'the system refuses a call that is needed',
-    '`isthmus doctor` names the call, if it is refused to all programs; a limit (`ulimit -a`) or a filter of a container (seccomp) is in its way',
+    '`isthmus doctor` names the call, if it is refused to all programs; a limit (`ulimit -a`) or a filter of a container (seccomp) is in its way; access store needs /proc',
   ],
   INTERNALS: [
     0x49530007,

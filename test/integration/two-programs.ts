@@ -17,7 +17,11 @@ export class Program {
   stderr = '';
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 
-  constructor(command: readonly string[], env: NodeJS.ProcessEnv) {
+  /** What it is called in tables of connections, where it may be a descendant of the process that was started. */
+  readonly #name: string | undefined;
+
+  constructor(command: readonly string[], env: NodeJS.ProcessEnv, name?: string) {
+    this.#name = name;
     this.child = spawn(command[0] as string, command.slice(1), { env, stdio: ['pipe', 'pipe', 'pipe'] });
     createInterface(this.child.stdout as NodeJS.ReadableStream).on('line', (line) => this.lines.push(line));
     this.child.stderr?.on('data', (chunk) => {
@@ -46,7 +50,8 @@ export class Program {
   }
 
   get connections(): readonly ConnectionInfo[] {
-    return readTables(String(this.pid)).rows;
+    if (this.#name === undefined) return readTables(String(this.pid)).rows;
+    return readTables().rows.filter(({ program }) => program === this.#name);
   }
 
   /** Waits until all its connections have moved, and there is at least one. */
@@ -59,7 +64,8 @@ export class Program {
 export class Stage {
   /** The runtime directory: of the fabric alone. */
   readonly directory = mkdtempSync(join(tmpdir(), 'isthmus-stage-'));
-  readonly #files = mkdtempSync(join(tmpdir(), 'isthmus-files-'));
+  /** Of the programs. */
+  readonly files = mkdtempSync(join(tmpdir(), 'isthmus-files-'));
   readonly #programs: Program[] = [];
 
   env(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
@@ -83,15 +89,16 @@ export class Stage {
     under: readonly string[] = [],
   ): Program {
     const file = this.file(`program-${this.#programs.length}.mjs`, code);
-    const program = new Program([...under, process.execPath, file, ...args.map(String)], this.env(env));
+    const command = [...under, process.execPath, file, ...args.map(String)];
+    const program = new Program(command, this.env(env), under.length === 0 ? undefined : file);
     this.#programs.push(program);
     return program;
   }
 
   /** Writes a file beside the fabric's directory; its path. */
   file(name: string, text: string): string {
-    const path = join(this.#files, name);
-    writeFileSync(path, text);
+    const path = join(this.files, name);
+    writeFileSync(path, text, { mode: 0o644 });
     return path;
   }
 
@@ -99,7 +106,7 @@ export class Stage {
     for (const program of this.#programs) program.child.kill('SIGKILL');
     await Promise.all(this.#programs.map(({ exited }) => exited));
     // A fabric may be about to write into it.
-    for (const directory of [this.directory, this.#files])
+    for (const directory of [this.directory, this.files])
       rmSync(directory, { recursive: true, force: true, maxRetries: 10 });
   }
 }
@@ -116,4 +123,24 @@ export const PRELUDE = `
   const args = process.argv.slice(2);
   const byteAt = (i) => (i * 13 + (i >> 8) * 7) & 0xff;
   const pattern = (from, length) => Buffer.from(Array.from({ length }, (_, i) => byteAt(from + i)));
+`;
+
+/** Of one connection, at the port of its first argument: sends back what comes. */
+export const ECHO_SERVER = `${PRELUDE}
+  const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+    server.close();
+    socket.on('error', (error) => tell('failed ' + error.code)).pipe(socket);
+  });
+  server.listen(+args[0], () => tell('listening'));
+`;
+
+/** Its arguments: address, port. Sends bytes as long as it is not told to end, and compares what comes back. */
+export const ECHO_CLIENT = `${PRELUDE}
+  const socket = net.connect(+args[1], args[0]);
+  let sent = 0, got = 0, exact = true;
+  const more = setInterval(() => { const length = 1 + sent % 3000; socket.write(pattern(sent, length)); sent += length; }, 2);
+  socket.on('data', (chunk) => { exact &&= chunk.equals(pattern(got, chunk.length)); got += chunk.length; });
+  socket.on('error', (error) => tell('failed ' + error.code));
+  told('end', () => { clearInterval(more); socket.end(); });
+  socket.on('close', () => tell('closed ' + exact + ' ' + (got - sent)));
 `;
