@@ -24,7 +24,8 @@ made (install -d -m 755 ${dirname(SYSTEM_FABRIC)}), and serves all users. There 
       --domain PATH   a further socket, in a directory of its own, for a container for example: whoever connects there
                       counts as one user, with the limits of one, and cannot ask for status or change enterprise ids.
                       May be given several times
-      --idle SECONDS  end when nobody has used it for so long; default: never
+      --idle SECONDS  end when nobody has used it for so long; default: never. A service manager that keeps the sockets
+                      (systemd) starts it again
       --json          status as JSON
   -h, --help          this text
 
@@ -86,13 +87,23 @@ async function foreground(socket: string | undefined, options: Omit<FabricRunOpt
     if (new Set(directories.map((one) => realpathSync(one))).size < directories.length)
       throw new Error('each socket needs a directory of its own');
     const { runFabric } = await import('../fabric/run.ts');
-    const running = runFabric({ socket: place.socket, ...options }, () => process.exit(EXIT_OK));
+    const { givenListeners, tellManager } = await import('../fabric/service.ts');
+    const given = givenListeners(process.env);
+    for (const path of given.keys())
+      if (path !== place.socket && !domains.includes(path))
+        throw new Error(`the service manager listens at ${path}, which is named neither by --socket nor by --domain`);
+    const running = runFabric({ socket: place.socket, given, ...options }, () => process.exit(EXIT_OK));
     if (running === null)
       return fail(
         `another fabric runs in ${directories.join(' or ')}; ISTHMUS_FABRIC=PATH isthmus fabric status shows the one at PATH`,
       );
     process.stdout.write(`fabric at ${place.socket}, process ${process.pid}; Ctrl-C ends it\n`);
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => running.stop());
+    const manager = tellManager(process.env);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+      process.on(signal, () => {
+        manager.stopping();
+        running.stop();
+      });
     return await new Promise<number>(() => {});
   } catch (error) {
     process.stderr.write(`isthmus: the fabric cannot run here: ${(error as Error).message}\n`);

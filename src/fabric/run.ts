@@ -13,6 +13,8 @@ export interface FabricRunOptions {
   readonly mode?: number;
   /** Further sockets, in directories of their own: everybody may connect, and is one user, for each of them (limits.ts). */
   readonly domains?: readonly string[];
+  /** By path: sockets that are listened at already, by whoever started this process and keeps them. */
+  readonly given?: ReadonlyMap<string, number>;
   /** A lock that was inherited; else it is taken here. */
   readonly lockFd?: number;
   /** Ends when no partition has used it for that long; null = never. */
@@ -35,12 +37,18 @@ const OWN_USER = 0o600;
  * of its directories. The process must end by `process.exit` (see os/ffi.ts).
  */
 export function runFabric(options: FabricRunOptions, ended: () => void): { stop(): void } | null {
-  const { socket, idleMs, domains = [], mode = socket === SYSTEM_FABRIC ? EVERYBODY : OWN_USER } = options;
+  const {
+    socket,
+    idleMs,
+    domains = [],
+    given = new Map(),
+    mode = socket === SYSTEM_FABRIC ? EVERYBODY : OWN_USER,
+  } = options;
   const locks = takeLocks([socket, ...domains], options.lockFd);
   if (locks === null) return null;
   const listeners: Listener[] = [
-    { fd: listen(socket, mode), domain: null },
-    ...domains.map((domain) => ({ fd: listen(domain, EVERYBODY), domain })),
+    { fd: given.get(socket) ?? listen(socket, mode), domain: null },
+    ...domains.map((domain) => ({ fd: given.get(domain) ?? listen(domain, EVERYBODY), domain })),
   ];
 
   const startedAt = Date.now();
@@ -64,7 +72,7 @@ export function runFabric(options: FabricRunOptions, ended: () => void): { stop(
   });
   const stop = () => {
     clearTimeout(idle);
-    for (const path of [socket, ...domains]) rmSync(path, { force: true });
+    for (const path of [socket, ...domains]) if (!given.has(path)) rmSync(path, { force: true });
     server.close();
     for (const lock of locks) closeFd(lock);
     ended();

@@ -51,7 +51,10 @@ function parsePattern(text: string): Pattern {
   const [firstPort, lastPort = firstPort] = ports === '*' ? [0, LAST_PORT] : ports.split('-').map(Number);
   if (firstPort === undefined || lastPort === undefined || firstPort > lastPort || lastPort > LAST_PORT)
     throw new TypeError(`not a port or range of ports up to ${LAST_PORT}: ${ports}`);
-  return { addresses: address === '*' ? null : parseAddressList(address), firstPort, lastPort };
+  if (address === '*') return { addresses: null, firstPort, lastPort };
+  const addresses = new BlockList();
+  addAddresses(addresses, address);
+  return { addresses, firstPort, lastPort };
 }
 
 function addAddresses(list: BlockList, text: string): void {

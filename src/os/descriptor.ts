@@ -9,6 +9,9 @@ const fcntl = declare('fcntl', 'i32', ['i32', 'i32', 'i64']);
 
 const F_SETFD = 2;
 const F_GETFL = 3;
+const F_SETFL = 4;
+const FD_CLOEXEC = 1;
+const O_NONBLOCK = 0x800;
 const F_DUPFD_CLOEXEC = 1030;
 const O_ACCMODE = 3;
 
@@ -48,6 +51,13 @@ const toClose: { readonly fd: number; readonly closed: () => void }[] = [];
 export function noted(fd: number): number {
   noteFd(fd);
   return fd;
+}
+
+/** One that this process was started with: from now on as if it had been opened here. */
+export function adoptFd(fd: number): number {
+  check('fcntl', fcntl(fd, F_SETFD, FD_CLOEXEC));
+  check('fcntl', fcntl(fd, F_SETFL, check('fcntl', fcntl(fd, F_GETFL, 0)) | O_NONBLOCK));
+  return noted(fd);
 }
 
 export function duplicateFd(fd: number): number {

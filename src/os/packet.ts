@@ -22,6 +22,7 @@ const send = declare('send', 'i64', ['i32', 'ptr', 'usize', 'i32']);
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
 const SOCK_NONBLOCK = 0x800;
 const SOCK_CLOEXEC = 0x80000;
@@ -92,6 +93,18 @@ function withPacketSocket(use: (fd: number) => void): number {
   } catch (error) {
     closeFd(fd);
     throw error;
+  }
+}
+
+/** One datagram to whoever listens at a path, or at an abstract name, which begins with '@'. Throws when it cannot be sent. */
+export function sendDatagram(path: string, bytes: Uint8Array): void {
+  const fd = noted(check('socket', socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+  try {
+    const address = path.startsWith('@') ? unixAddress(`\0${path.slice(1)}`).subarray(0, -1) : unixAddress(path);
+    check('connect', connect(fd, address, address.length));
+    check('send', send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL));
+  } finally {
+    closeFd(fd);
   }
 }
 

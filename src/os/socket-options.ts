@@ -16,6 +16,7 @@ const SO_TYPE = 3;
 const SO_OOBINLINE = 10;
 const SO_LINGER = 13;
 const SO_PEERCRED = 17;
+const SO_ACCEPTCONN = 30;
 const SO_PROTOCOL = 38;
 const SO_DOMAIN = 39;
 const SO_COOKIE = 57;
@@ -31,6 +32,7 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM = 1;
+const SOCK_SEQPACKET = 5;
 
 const value = Buffer.alloc(256);
 const valueLength = Buffer.alloc(4);
@@ -85,6 +87,23 @@ export function isUnixStream(fd: number): boolean {
     option(fd, SOL_SOCKET, SO_DOMAIN, 4).readInt32LE(0) === AF_UNIX &&
     option(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0) === SOCK_STREAM
   );
+}
+
+/** Where an AF_UNIX socket listens for packets; null: it is no such socket. */
+export function packetListenerPath(fd: number): string | null {
+  try {
+    const isSuch =
+      option(fd, SOL_SOCKET, SO_DOMAIN, 4).readInt32LE(0) === AF_UNIX &&
+      option(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0) === SOCK_SEQPACKET &&
+      option(fd, SOL_SOCKET, SO_ACCEPTCONN, 4).readInt32LE(0) !== 0;
+    if (!isSuch) return null;
+    valueLength.writeUInt32LE(value.length, 0);
+    check('getsockname', getsockname(fd, value, valueLength));
+    return value.toString('utf8', 2, valueLength.readUInt32LE(0)).split('\0')[0] ?? null;
+  } catch (error) {
+    if (errorCode(error) === 'ENOTSOCK' || errorCode(error) === 'EBADF') return null;
+    throw error;
+  }
 }
 
 export function lingers(fd: number): boolean {
