@@ -1,6 +1,6 @@
 // Measures an echo server: round trips of 64 bytes, then a stream. Compares every byte that comes back with what was sent.
 //
-//   node examples/echo-client.mjs PORT [--seconds 2] [--json]
+//   node examples/echo-client.mjs PORT [HOST] [--seconds 2] [--json]
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { parseArgs } from 'node:util';
@@ -16,7 +16,7 @@ const { values, positionals } = parseArgs({
 });
 const duration = 1000 * Number(values.seconds);
 
-const socket = connect({ port: Number(positionals[0]), host: '127.0.0.1', noDelay: true });
+const socket = connect({ port: Number(positionals[0]), host: positionals[1] ?? '127.0.0.1', noDelay: true });
 socket.on('error', (error) => fail(error.message));
 socket.setTimeout(10_000, () => fail('nothing came back for 10 s'));
 await once(socket, 'connect');

@@ -1,6 +1,6 @@
 // An echo server: sends every byte back.
 //
-//   node examples/echo-server.mjs [PORT]
+//   node examples/echo-server.mjs [PORT] [ADDRESS]
 import { createServer } from 'node:net';
 
 const server = createServer({ noDelay: true }, (socket) => {
@@ -8,6 +8,6 @@ const server = createServer({ noDelay: true }, (socket) => {
   socket.pipe(socket);
 });
 
-server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
+server.listen(Number(process.argv[2] ?? 0), process.argv[3] ?? '127.0.0.1', () => {
   console.log(`listening on ${server.address().port}`);
 });

@@ -207,18 +207,22 @@ class Container {
   }
 
   end(network: string, fabricDirectory: string): End {
+    const under = this.command(`ns:/run/netns/${network}`, `${fabricDirectory}:/run/isthmus:ro`);
+    return { socket: '/run/isthmus/fabric.sock', under };
+  }
+
+  command(network: string, mount: string): string[] {
     const readable = new Set(['/usr', ROOT, stage.files, dirname(process.execPath)]);
     // The defaults of podman ask for more descriptors and processes than some hosts give.
     const limits = ['nofile', 'nproc'].flatMap((limit) => ['--ulimit', `${limit}=1024:1024`]);
-    const mounts = [...readable].map((path) => `${path}:${path}`).concat(`${fabricDirectory}:/run/isthmus`);
-    const under = [
+    const mounts = [...[...readable].map((path) => `${path}:${path}:ro`), mount];
+    return [
       ...['podman', '--runtime', 'runc', 'run', '-i', '--rm', '--name', this.#name, '--read-only', '--env-host'],
       ...limits,
-      ...['--network', `ns:/run/netns/${network}`],
-      ...mounts.flatMap((mount) => ['-v', `${mount}:ro`]),
+      ...['--network', network],
+      ...mounts.flatMap((one) => ['-v', one]),
       ...['--rootfs', this.#root],
     ];
-    return { socket: '/run/isthmus/fabric.sock', under };
   }
 
   remove(): void {
@@ -234,6 +238,24 @@ test('two containers of podman with nothing in common but a bind mount', { skip:
   try {
     await bothMove(server.end(two, dirname(socketOf('b'))), client.end(one, dirname(socketOf('b'))), TWO);
     await bothMove(server.end(two, dirname(socketOf('b'))), client.end(one, dirname(socketOf('a'))), TWO);
+  } finally {
+    for (const container of containers) container.remove();
+  }
+});
+
+test('two containers of podman, and a fabric in one of its own without a network', { skip: SKIP_PODMAN }, async () => {
+  const containers = [new Container('fabric'), new Container('server'), new Container('client')] as const;
+  const [own, server, client] = containers;
+  const directory = join(stage.directory, 'volume');
+  mkdirSync(directory);
+  const command = [process.execPath, CLI, 'fabric', '--socket', '/run/isthmus/fabric.sock', '--mode', '666'];
+  fabric = new Program(
+    [...own.command('none', `${directory}:/run/isthmus`), ...command],
+    stage.env({ NODE_OPTIONS: '' }),
+  );
+  try {
+    await fabric.says('fabric at');
+    await bothMove(server.end(two, directory), client.end(one, directory), TWO);
   } finally {
     for (const container of containers) container.remove();
   }
