@@ -13,7 +13,10 @@ export function reasonOfSystem(error: unknown): Reason {
     case 'ERR_ISTHMUS_KERNEL':
       return REASONS.KERNEL;
     case 'ERR_ISTHMUS_FFI':
-      return withCause(REASONS.FFI, message);
+      return withCause(
+        REASONS.FFI,
+        String((error.cause as Error | undefined)?.message ?? message).split('\n')[0] ?? '',
+      );
     case 'ERR_ISTHMUS_POLL':
       return withCause(REASONS.SYSTEM, message);
     default:

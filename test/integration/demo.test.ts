@@ -46,7 +46,7 @@ test('without koffi the programs run over TCP, and it is said what failed and wh
   assert.match(stdout, /^ {2}What failed +to call the system$/m);
   assert.match(stdout, /^ {2}Why +0x49530005 FFI: /m);
   assert.match(stdout, /^ {2}In detail +.*Cannot find module 'koffi'/m);
-  assert.match(stdout, /^ {2}What to do +npm install koffi$/m);
+  assert.match(stdout, /^ {2}What to do +`npm install koffi` where isthmus is installed/m);
   assert.match(stdout, /^The programs worked all the same, over TCP\.$/m);
   assert.match(stdout, /^Every byte that came back was compared .* all right\.$/m);
   assert.deepEqual(readdirSync(work.directory), ['package']);

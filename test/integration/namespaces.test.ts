@@ -1,5 +1,6 @@
 /** Programs in two network namespaces that share nothing of the network but a wire: one fabric introduces them. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -105,3 +106,83 @@ for (const [what, [serverCode, clientCode], { address, port }, network] of [
     await server.exited;
   });
 }
+
+/** One side hands on what it is sent, with the port of its client; the other makes a connection of the same names of it. */
+const RELAY = `${PRELUDE}
+  const [side, path, address, port, from] = args;
+  const fail = (error) => tell('failed ' + error.code);
+  if (side === 'front') {
+    net.createServer((socket) => {
+      const back = net.connect(path);
+      const head = Buffer.alloc(2);
+      head.writeUInt16BE(socket.remotePort);
+      back.write(head);
+      socket.on('error', fail).pipe(back.on('error', fail)).pipe(socket);
+    }).listen(+port, address, () => tell('ready'));
+  } else {
+    net.createServer((front) => front.once('readable', () => {
+      const socket = net.connect({ host: address, port: +port, localAddress: from, localPort: front.read(2).readUInt16BE() });
+      front.on('error', fail).pipe(socket.on('error', fail)).pipe(front);
+    })).listen(path, () => tell('ready'));
+  }
+`;
+
+test('the ends of two connections that a relay between networks of the same addresses makes of one are not taken for its ends', {
+  skip,
+}, async () => {
+  const [clients, front, back, servers] = Array.from({ length: 4 }, () => networks.add()) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  for (const [near, far] of [
+    [clients, front],
+    [back, servers],
+  ] as const)
+    networks.wire({ network: near, address: '10.77.0.1/24' }, { network: far, address: `${SERVER_ADDRESS}/24` });
+  const plain = stage.env({ NODE_OPTIONS: '' });
+  const path = join(stage.directory, 'relay.sock');
+  const file = stage.file('relay.mjs', RELAY);
+  const relays = [
+    ['back', back],
+    ['front', front],
+  ].map(
+    ([side, network]) =>
+      new Program(
+        [
+          ...['ip', 'netns', 'exec', network as string, process.execPath, file],
+          ...[side as string, path, SERVER_ADDRESS, String(PORT), '10.77.0.1'],
+        ],
+        plain,
+      ),
+  );
+  try {
+    for (const relay of relays) await relay.says('ready');
+    const env = { ISTHMUS_FABRIC: join(stage.directory, 'fabric.sock') };
+    const server = stage.run(ECHO_SERVER, [PORT], env, ['ip', 'netns', 'exec', servers]);
+    await server.says('listening');
+    const client = stage.run(ECHO_CLIENT, [SERVER_ADDRESS, PORT], env, ['ip', 'netns', 'exec', clients]);
+    const counters = () => {
+      const status = spawnSync(process.execPath, [CLI, 'fabric', 'status', '--json'], { env: stage.env(env) });
+      return JSON.parse(String(status.stdout)).counters;
+    };
+    const { challenged, matched } = counters();
+    await eventually('they are asked for proof', () => counters().challenged > challenged);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.equal(counters().matched, matched);
+    for (const { connections } of [client, server])
+      assert.deepEqual(
+        connections.map(({ mode, reason }) => [mode, reason.name]),
+        [['TCP', 'PEERNOSMC']],
+      );
+    const [mine, theirs] = [client.connections[0], server.connections[0]];
+    assert.deepEqual([mine?.local?.port, mine?.peer?.port], [theirs?.peer?.port, theirs?.local?.port]);
+    client.tell('end');
+    assert.equal(await client.says('closed '), 'true 0');
+    await server.exited;
+  } finally {
+    for (const relay of relays) relay.child.kill('SIGKILL');
+    await Promise.all(relays.map(({ exited }) => exited));
+  }
+});
