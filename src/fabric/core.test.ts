@@ -257,6 +257,34 @@ test('a false claim of an end does not keep the true one away', () => {
   assert.deepEqual(world.types(3), ['SHOW', 'INTRODUCE', 'MATCHED']);
 });
 
+test('a user with any number of false claims delays a connection of others twice, not its own', () => {
+  join(1, 1000);
+  join(2, 1000);
+  join(3, 1001);
+  for (let claim = 1; claim <= 50; claim++)
+    core.message(3, end('client', { claim, socketCookie: BigInt(100 + claim) }), null);
+  core.message(2, end('server'), null);
+  core.message(1, end('client'), null);
+  const timeOut = () => {
+    show(2, end('server'));
+    for (const expired of [...world.timers]) expired();
+    world.settle();
+  };
+  timeOut();
+  assert.deepEqual(world.types(1), []);
+  timeOut();
+  assert.deepEqual(world.types(3), ['SHOW', 'DECLINED', 'SHOW', 'DECLINED']);
+  assert.deepEqual(world.types(1), ['SHOW']);
+  show(1, end('client'));
+  show(2, end('server'));
+  world.settle();
+  assert.deepEqual(world.types(1), ['INTRODUCE', 'MATCHED']);
+  // Programs of one user are one domain: their false claims are asked one after the other.
+  join(4, 1001);
+  core.message(4, end('server', { socketCookie: 44n }), null);
+  assert.deepEqual(world.types(4), ['SHOW']);
+});
+
 test('one socket in two processes is refused to both', () => {
   join(1);
   join(2);
@@ -341,6 +369,21 @@ test('limits of a user: partitions, claims, announcements per second', () => {
   world.clock += 1000;
   announce(2, 21);
   assert.deepEqual(world.types(2), []);
+});
+
+test('the claims of all partitions of a user are limited together; one that is withdrawn makes room', () => {
+  start({ claimsPerUser: 3 });
+  join(1);
+  join(2);
+  join(3, 1001);
+  const announce = (id: number, claim: number) => core.message(id, ends(claim)[0], null);
+  for (const claim of [1, 2]) announce(1, claim);
+  for (const claim of [3, 4]) announce(2, claim);
+  assert.deepEqual(world.take(2), [{ type: 'DECLINED', claim: 4, reason: 5 }]);
+  announce(3, 5);
+  core.message(1, { type: 'WITHDRAW', claim: 1 }, null);
+  announce(2, 6);
+  assert.deepEqual([world.types(1), world.types(2), world.types(3)], [[], [], []]);
 });
 
 test('proofs of one user wait for each other', () => {

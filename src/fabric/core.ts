@@ -82,6 +82,8 @@ interface Claim {
   proof: Proof | null;
   /** Those that it is not the other end of. */
   readonly refuted: WeakSet<Claim>;
+  /** How often others have claimed to have its other end, and were found not to: by user. */
+  readonly falsely: Map<User, number>;
   /** How often it was asked for proof by urgent bytes, to no avail. */
   tries: number;
   /** Not before this time again. */
@@ -99,6 +101,7 @@ interface User {
   /** As `userOf` says. What nobody is known to be counts as one, and is matched with nobody. */
   readonly name: string | null;
   partitions: number;
+  claims: number;
   readonly announcements: Bucket;
   /** Sockets of this user that are asked for or held. */
   showing: number;
@@ -111,9 +114,24 @@ const SHOW_TIMEOUT_MS = 2000;
 /** Urgent bytes in each direction, by which a stranger is found out. */
 const ROUNDS_OF_ONE_USER = 3;
 const ROUNDS_OF_TWO_USERS = 8;
+/** How often a claim is held against those of one other user that are false: each can take the time in which a socket is to be shown. */
+const MOST_FALSE_CLAIMS = 2;
 /** How often a claim is asked for proof by urgent bytes: at other moments, or with others that have the same names. */
 const MOST_TRIES = 6;
 const FIRST_RETRY_MS = 100;
+
+/** Whether the users of two claims have troubled each other's enough. Those of one user are its own affair. */
+function isPassedOver(one: Claim, other: Claim): boolean {
+  const isTooOften = (count = 0) => count >= MOST_FALSE_CLAIMS;
+  return (
+    one.partition.user !== other.partition.user &&
+    (isTooOften(one.falsely.get(other.partition.user)) || isTooOften(other.falsely.get(one.partition.user)))
+  );
+}
+
+function countFalse(claim: Claim, { partition }: Claim): void {
+  claim.falsely.set(partition.user, (claim.falsely.get(partition.user) ?? 0) + 1);
+}
 
 export class FabricCore {
   readonly incarnation = randomBytes(8).readBigUInt64LE();
@@ -180,7 +198,7 @@ export class FabricCore {
     if (user === undefined) {
       const { announcementsPerSecond, announcementBurst } = this.#limits;
       const announcements = new Bucket(announcementsPerSecond, announcementBurst, this.#io.now());
-      user = { name, partitions: 0, announcements, showing: 0, waiting: [] };
+      user = { name, partitions: 0, claims: 0, announcements, showing: 0, waiting: [] };
       this.#users.set(name, user);
     }
     return user;
@@ -259,14 +277,23 @@ export class FabricCore {
     if (old !== undefined) this.#drop(old);
     if (!partition.user.announcements.take(this.#io.now())) {
       this.#say(partition, announced.claim, 4);
-    } else if (partition.claims.size >= this.#limits.claimsPerPartition) {
+    } else if (
+      partition.claims.size >= this.#limits.claimsPerPartition ||
+      partition.user.claims >= this.#limits.claimsPerUser
+    ) {
       this.#say(partition, announced.claim, 5);
     } else if (partition.user.name === null) {
       this.#say(partition, announced.claim, 8); // whoever it is: two of them may be two users
     } else if (isSelfConnected(announced)) {
       this.#say(partition, announced.claim, 7);
     } else {
-      const fresh = { proof: null, refuted: new WeakSet<Claim>(), tries: 0, notBefore: 0 };
+      const fresh = {
+        proof: null,
+        refuted: new WeakSet<Claim>(),
+        falsely: new Map<User, number>(),
+        tries: 0,
+        notBefore: 0,
+      };
       const names = { key: connectionKey(announced), client: clientKey(announced) };
       this.#add({ partition, announced, ...names, ...fresh });
     }
@@ -288,6 +315,7 @@ export class FabricCore {
     mine.push(claim);
     this.#claims.set(key, sides);
     partition.claims.set(announced.claim, claim);
+    partition.user.claims++;
     this.#byClient.set(claim.client, (this.#byClient.get(claim.client) ?? new Set()).add(claim));
     this.#tryToProve(claim);
   }
@@ -296,7 +324,9 @@ export class FabricCore {
   #tryToProve(claim: Claim): void {
     if (claim.proof !== null || !this.#stands(claim)) return;
     const others = this.#claims.get(claim.key)?.[1 - endOf(claim.announced)] ?? [];
-    const other = others.find((one) => one.proof === null && one.partition !== claim.partition);
+    const other = others.find(
+      (one) => one.proof === null && one.partition !== claim.partition && !isPassedOver(claim, one),
+    );
     const second = other ?? this.#mayBeOtherEnd(claim);
     if (second !== undefined) this.#prove(claim, second);
   }
@@ -314,6 +344,7 @@ export class FabricCore {
         one.proof === null &&
         one.notBefore <= now &&
         !claim.refuted.has(one) &&
+        !isPassedOver(claim, one) &&
         mayBeTwoEnds(one.announced, announced),
     );
   }
@@ -327,6 +358,7 @@ export class FabricCore {
     const { key, partition, announced } = claim;
     if (!this.#stands(claim)) return;
     partition.claims.delete(announced.claim);
+    partition.user.claims--;
     const sameClient = this.#byClient.get(claim.client);
     sameClient?.delete(claim);
     if (sameClient?.size === 0) this.#byClient.delete(claim.client);
@@ -373,6 +405,9 @@ export class FabricCore {
 
   /** Who did not show is not believed any more. */
   #showTimedOut(proof: Proof): void {
+    const [one, other] = proof.claims;
+    if (!proof.shown.has(one)) countFalse(other, one);
+    if (!proof.shown.has(other)) countFalse(one, other);
     for (const claim of proof.claims) if (!proof.shown.has(claim)) this.#decline(claim, 2);
     this.#endProof(proof);
   }
@@ -394,6 +429,8 @@ export class FabricCore {
     const [one, other] = proof.claims;
     const shown = proof.claims.map((claim) => this.#io.inspect(proof.shown.get(claim) as number));
     const faults = proof.claims.map((claim, i) => checkShown(claim.announced, shown[i] ?? null));
+    if (faults[0] !== null) countFalse(other, one);
+    if (faults[1] !== null) countFalse(one, other);
     if (faults.some((fault) => fault !== null)) {
       this.#endProof(proof, () => {
         for (const [i, fault] of faults.entries()) if (fault !== null) this.#decline(proof.claims[i] as Claim, fault);
@@ -430,6 +467,8 @@ export class FabricCore {
   #refuted(one: Claim, other: Claim): void {
     one.refuted.add(other);
     other.refuted.add(one);
+    countFalse(one, other);
+    countFalse(other, one);
     for (const claim of [one, other]) if (++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
   }
 

@@ -24,6 +24,7 @@ export function userOf({ uid, domain }: Credentials): string | null {
 export interface FabricLimits {
   readonly partitionsPerUser: number;
   readonly claimsPerPartition: number;
+  readonly claimsPerUser: number;
   /** Sustained, and at once; with questions for introductions. */
   readonly announcementsPerSecond: number;
   readonly announcementBurst: number;
@@ -36,6 +37,7 @@ export interface FabricLimits {
 export const DEFAULT_LIMITS: FabricLimits = {
   partitionsPerUser: 1024,
   claimsPerPartition: 65536,
+  claimsPerUser: 131_072,
   announcementsPerSecond: 10_000,
   announcementBurst: 20_000,
   shownPerUser: 32,
