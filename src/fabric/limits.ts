@@ -23,6 +23,9 @@ export function userOf({ uid, domain }: Credentials): string | null {
 
 export interface FabricLimits {
   readonly partitionsPerUser: number;
+  /** To the fabric's socket, sustained, and at once; with those that never say what they want. */
+  readonly connectionsPerSecond: number;
+  readonly connectionBurst: number;
   readonly claimsPerPartition: number;
   readonly claimsPerUser: number;
   /** Sustained, and at once; with questions for introductions. */
@@ -36,6 +39,8 @@ export interface FabricLimits {
 
 export const DEFAULT_LIMITS: FabricLimits = {
   partitionsPerUser: 1024,
+  connectionsPerSecond: 200,
+  connectionBurst: 2000,
   claimsPerPartition: 65536,
   claimsPerUser: 131_072,
   announcementsPerSecond: 10_000,

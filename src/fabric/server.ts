@@ -26,7 +26,7 @@ import {
 import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
-import { type Credentials, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { Bucket, type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
 import { isOursOrRoots } from './trust.ts';
@@ -44,6 +44,8 @@ interface Connection {
   readonly fd: number;
   readonly credentials: Credentials;
   readonly poll: PollHandle;
+  /** Until it has said HELLO. */
+  readonly greeting: NodeJS.Timeout;
   doorbellFd: number | null;
   /** What the socket did not take yet. */
   readonly waiting: { packet: Buffer; fds: readonly number[] }[];
@@ -81,6 +83,8 @@ export class FabricServer {
   readonly #limits: FabricLimits;
   readonly #core: FabricCore;
   readonly #connections = new Map<PartitionId, Connection>();
+  /** Of connections, by user; kept for good. */
+  readonly #admissions = new Map<string | null, Bucket>();
   #nextId = 1;
 
   /** @param listeners taken over */
@@ -116,33 +120,38 @@ export class FabricServer {
     };
   }
 
+  /** One, and then the partitions get their turn: whoever connects again and again is not to keep them waiting. */
   #accept(listener: Listener): void {
-    for (;;) {
-      let fd: number | null;
-      try {
-        fd = acceptPackets(listener.fd);
-      } catch {
-        // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
-        this.#accepting.get(listener)?.close();
-        setTimeout(() => this.#listen(listener), ACCEPT_PAUSE_MS);
-        return;
-      }
-      if (fd === null) return;
-      try {
-        this.#connected(fd, listener.domain);
-      } catch {
-        closeFdAside(fd); // it cannot be watched
-      }
+    let fd: number | null;
+    try {
+      fd = acceptPackets(listener.fd);
+    } catch {
+      // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
+      this.#accepting.get(listener)?.close();
+      setTimeout(() => this.#listen(listener), ACCEPT_PAUSE_MS);
+      return;
+    }
+    if (fd === null) return;
+    try {
+      this.#connected(fd, listener.domain);
+    } catch {
+      closeFdAside(fd); // it cannot be watched
     }
   }
 
   #connected(fd: number, domain: string | null): void {
     const { pid, uid } = peerCredentials(fd);
+    const credentials = { pid, uid, domain };
+    if (!this.#isAdmitted(userOf(credentials))) {
+      closeFdAside(fd);
+      return;
+    }
     const connection: Connection = {
       id: this.#nextId++,
       fd,
-      credentials: { pid, uid, domain },
+      credentials,
       poll: ffi().poll(fd, () => this.#readable(connection)),
+      greeting: setTimeout(() => this.#hangUp(connection.id), HELLO_TIMEOUT_MS).unref(),
       doorbellFd: null,
       waiting: [],
       waitingBytes: 0,
@@ -151,9 +160,14 @@ export class FabricServer {
       closed: false,
     };
     this.#connections.set(connection.id, connection);
-    setTimeout(() => {
-      if (connection.doorbellFd === null) this.#hangUp(connection.id);
-    }, HELLO_TIMEOUT_MS).unref();
+  }
+
+  #isAdmitted(user: string | null): boolean {
+    const now = performance.now();
+    const { connectionsPerSecond, connectionBurst } = this.#limits;
+    const bucket = this.#admissions.get(user) ?? new Bucket(connectionsPerSecond, connectionBurst, now);
+    this.#admissions.set(user, bucket);
+    return bucket.take(now);
   }
 
   #readable(connection: Connection): void {
@@ -208,6 +222,7 @@ export class FabricServer {
       this.#refuse(connection, 3);
       return;
     }
+    clearTimeout(connection.greeting);
     connection.doorbellFd = doorbellFd;
     this.#core.hello(connection.id, connection.credentials, message);
     this.#options.onUse(this.#core.partitionCount);
@@ -297,6 +312,7 @@ export class FabricServer {
     const connection = this.#connections.get(id);
     if (connection === undefined || connection.closed) return;
     connection.closed = true;
+    clearTimeout(connection.greeting);
     this.#connections.delete(id);
     connection.poll.close();
     for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);

@@ -312,6 +312,36 @@ test('a flood of announcements is answered with its limit, and is over when it i
   });
 });
 
+/** Connects, says half of a message and hangs up, as fast as it can. */
+const FLOOD = `${PRELUDE}
+  const { closeFd, connectPackets, sendPacket } = await import(${JSON.stringify(new URL('../../src/os/index.js', import.meta.url).href)});
+  let count = 0;
+  const flood = () => {
+    for (let i = 0; i < 20; i++) {
+      try {
+        const fd = connectPackets(args[0]);
+        sendPacket(fd, Buffer.from([1, 2, 3]));
+        closeFd(fd);
+        if (++count === 5000) tell('flooding');
+      } catch {} // its queue is full
+    }
+    setImmediate(flood);
+  };
+  flood();
+`;
+
+// Its user may not connect any more meanwhile; who has joined goes on.
+test('a flood of connections with half messages keeps nobody who has joined from moving', async () => {
+  await othersMove();
+  const flood = stage.run(FLOOD, [socketPath()], { NODE_OPTIONS: '' });
+  await flood.says('flooding');
+  client.lines.length = 0;
+  await othersMove();
+  assert.equal(flood.child.exitCode, null, 'it is still at it');
+  flood.child.kill('SIGKILL');
+  await flood.exited;
+});
+
 test('who guesses GIDs is told no, to its limit and beyond; nobody is introduced to it', async () => {
   await withNarrowFabric(async () => {
     const [attacker, honest] = [await Attacker.join(), await Attacker.join()];

@@ -310,7 +310,7 @@ const HTTP = `
   await once(server, 'listening');
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   let isExact = true;
-  for (let i = 0; i < 100 && (i < 5 || ['YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(info(socket).reason.name)); i++) {
+  for (let i = 0; i < 100 && (i < 5 || ['NOTTCP', 'YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(info(socket).reason.name)); i++) {
     const request = http.request({ agent, method: 'POST', port: server.address().port, host: '127.0.0.1' }).end('x'.repeat(i * 1000));
     const [response] = await once(request, 'response');
     let got = '';
