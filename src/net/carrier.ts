@@ -884,7 +884,7 @@ export class Carrier {
     if (this.#endShown) return;
     const { error } = this.#tcpEnd ?? { error: null };
     const isCutOff = error === null && this.#connection?.endsWithReset() === true;
-    if (isCutOff && this.#socket.readableLength > 0) {
+    if (isCutOff && this.#sink === null && this.#socket.readableLength > 0) {
       this.#showWhenRead();
       return;
     }
