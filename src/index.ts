@@ -16,7 +16,7 @@ import { TIMER_LIMIT_MS } from './fabric/settings.ts';
 import { inTime, keepingAlive } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import type { Role } from './net/mover.ts';
-import { handshakeOf, sharedRuntime } from './net/runtime.ts';
+import { handshakeOf, roleOf, sharedRuntime } from './net/runtime.ts';
 import { lowest } from './net/wrapping.ts';
 
 export { IsthmusError } from './ism/errors.ts';
@@ -103,17 +103,17 @@ export interface AccelerateOptions {
 const DEFAULT_TIMEOUT_MS = 5000;
 
 /**
- * Moves a connected socket now, also under the policy off, but not against a rule. Resolves when both directions have moved, when it is clear that the
- * connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want it too, and a
- * byte has to pass in either direction before anything moves. A socket that is not connected stays what it is (NOTTCP, ENDED). Rejects
- * for wrong arguments only.
+ * Moves a connected socket now, also under the policy off, but not against a rule. Resolves when both directions have moved, when it
+ * is clear that the connection stays on TCP, or after the timeout: look at `mode` and `reason` of the result. The other end has to want
+ * it too, and a byte has to pass in either direction before anything moves. A socket that is not connected stays what it is (NOTTCP,
+ * ENDED). Rejects for wrong arguments only.
  */
 export async function accelerate(socket: Socket, options: AccelerateOptions = {}): Promise<ConnectionInfo> {
   checkSocket(socket);
   checkOptions(options, ['role', 'timeoutMs']);
-  if (lowest(socket).pending) return runtime.info(socket);
-  const role = options.role ?? ((socket as { server?: unknown }).server ? 'server' : 'client');
   const below = lowest(socket);
+  if (below.pending) return runtime.info(socket);
+  const role = options.role ?? roleOf(socket);
   const engine = runtime.forbids(below, role) ? null : await keepingAlive(runtime.engine());
   if (engine === null) return runtime.info(socket);
   const mover = engine.moverOf(below);

@@ -212,9 +212,10 @@ export class Check {
     if (this.#process?.env == null) return { note: 'not known' };
     const { env, uid, script } = this.#process;
     const who = { uid, user: userName(uid), program: script ?? '' };
-    const finding = findingOf({ direction: 'accept', address: this.#address, port: this.#port, who }, env);
+    const policy = new CurrentPolicy(env);
+    const finding = findingOf({ direction: 'accept', address: this.#address, port: this.#port, who }, policy);
     if (typeof finding !== 'string') return finding;
-    const { mode, lazyBytes, lazyMs } = new CurrentPolicy(env).now;
+    const { mode, lazyBytes, lazyMs } = policy.now;
     if (mode === 'eager') return 'eager: as soon as a byte has passed';
     const text = `lazy: after ${lazyBytes} bytes or ${lazyMs} ms`;
     return lazyMs < this.#timeoutMs ? text : { note: `${text}, which is longer than chk waits (--timeout)` };

@@ -5,7 +5,7 @@ import { FabricClient, type FabricIdentity, FabricUnavailable, findFabric, withF
 import type { FabricPlace } from '../fabric/locate.ts';
 import { readIdleMs } from '../fabric/start.ts';
 import { reasonOfFabric, reasonOfSystem } from '../net/causes.ts';
-import { CurrentPolicy, explain } from '../net/current-policy.ts';
+import { CurrentPolicy } from '../net/current-policy.ts';
 import { IS_NODE, testInternals } from '../net/internals.ts';
 import type { Policy } from '../net/policy.ts';
 import { SELF, type Subject } from '../net/rules.ts';
@@ -39,14 +39,16 @@ export interface FoundFabric {
 /** @param found is told of the fabric */
 export function localSteps(env: NodeJS.ProcessEnv, found: (fabric: FoundFabric) => void): Step[] {
   let distrust: FabricUnavailable | null = null;
+  const faults: string[] = [];
+  const current = new CurrentPolicy(env, (text) => faults.push(text));
   return [
     { name: 'system', look: system },
     { name: 'FFI', look: loadFfi },
     { name: 'kernel', look: askKernel },
     { name: 'Node.js', look: testNode },
-    { name: 'settings', look: () => settings(env) },
-    { name: 'policy', look: () => policy(env) },
-    { name: 'memory', look: () => memory(new CurrentPolicy(env).now) },
+    { name: 'settings', look: () => settings(current, env, faults) },
+    { name: 'policy', look: () => policy(current) },
+    { name: 'memory', look: () => memory(current.now) },
     { name: 'descriptors', look: descriptors },
     {
       name: 'fabric',
@@ -114,23 +116,22 @@ async function testNode(): Promise<Finding> {
   return 'inside it is as expected: a connection within this process moved';
 }
 
-function settings(env: NodeJS.ProcessEnv): Finding {
-  const faults: string[] = [];
-  const warn = (text: string) => faults.push(text);
-  const { mode, access, dmbBytes } = new CurrentPolicy(env, warn).now;
-  readIdleMs(env, warn);
+/** @param faults of the policy's settings, once it is read */
+function settings(current: CurrentPolicy, env: NodeJS.ProcessEnv, faults: string[]): Finding {
+  const { mode, access, dmbBytes } = current.now;
+  readIdleMs(env, (text) => faults.push(text));
   if (faults.length > 0) return { note: `${faults.join('; ')} (docs/settings.md says what is possible)` };
   return `policy ${mode}, access ${access}, buffers of ${dmbBytes} bytes`;
 }
 
 /** What holds for all connections; rules with addresses are asked for one server. */
-function policy(env: NodeJS.ProcessEnv): Finding {
-  return findingOf({ direction: 'connect', address: undefined, port: undefined, who: SELF }, env);
+function policy(current: CurrentPolicy): Finding {
+  return findingOf({ direction: 'connect', address: undefined, port: undefined, who: SELF }, current);
 }
 
-/** What the policy of a program with this environment says of a connection. */
-export function findingOf(subject: Subject, env: NodeJS.ProcessEnv): Finding {
-  const { reason, where } = explain(subject, env);
+/** What a policy says of a connection. */
+export function findingOf(subject: Subject, policy: CurrentPolicy): Finding {
+  const { reason, where } = policy.decide(subject);
   return reason === null ? `connections may move (${where})` : failed(reason);
 }
 

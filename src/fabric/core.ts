@@ -102,6 +102,7 @@ interface User {
   readonly name: string | null;
   partitions: number;
   claims: number;
+  readonly connections: Bucket;
   readonly announcements: Bucket;
   /** Sockets of this user that are asked for or held. */
   showing: number;
@@ -159,6 +160,11 @@ export class FabricCore {
     return this.#partitions.size;
   }
 
+  /** Whether one more connection of this user is let in. */
+  admits(credentials: Credentials): boolean {
+    return this.#user(userOf(credentials)).connections.take(this.#io.now());
+  }
+
   /** First message of a connection. `credentials` come from the kernel. */
   hello(id: PartitionId, credentials: Credentials, hello: MessageByName<'HELLO'>): void {
     const version = Math.min(hello.versionMax, PROTOCOL_VERSION_MAX);
@@ -196,9 +202,11 @@ export class FabricCore {
   #user(name: string | null): User {
     let user = this.#users.get(name);
     if (user === undefined) {
-      const { announcementsPerSecond, announcementBurst } = this.#limits;
-      const announcements = new Bucket(announcementsPerSecond, announcementBurst, this.#io.now());
-      user = { name, partitions: 0, claims: 0, announcements, showing: 0, waiting: [] };
+      const limits = this.#limits;
+      const now = this.#io.now();
+      const connections = new Bucket(limits.connectionsPerSecond, limits.connectionBurst, now);
+      const announcements = new Bucket(limits.announcementsPerSecond, limits.announcementBurst, now);
+      user = { name, partitions: 0, claims: 0, connections, announcements, showing: 0, waiting: [] };
       this.#users.set(name, user);
     }
     return user;
@@ -336,17 +344,18 @@ export class FabricCore {
     const { announced } = claim;
     const now = this.#io.now();
     if (claim.notBefore > now) return undefined;
-    return [...(this.#byClient.get(claim.client) ?? [])].find(
-      (one) =>
-        one.announced.role !== announced.role &&
-        one.partition !== claim.partition &&
-        one.key !== claim.key &&
-        one.proof === null &&
-        one.notBefore <= now &&
-        !claim.refuted.has(one) &&
-        !isPassedOver(claim, one) &&
-        mayBeTwoEnds(one.announced, announced),
-    );
+    const mayBe = (one: Claim) =>
+      one.announced.role !== announced.role &&
+      one.partition !== claim.partition &&
+      one.key !== claim.key &&
+      one.proof === null &&
+      one.notBefore <= now &&
+      !claim.refuted.has(one) &&
+      !isPassedOver(claim, one) &&
+      mayBeTwoEnds(one.announced, announced);
+    // Not copied: a stranger may have claimed one name many times.
+    for (const one of this.#byClient.get(claim.client) ?? []) if (mayBe(one)) return one;
+    return undefined;
   }
 
   #stands(claim: Claim): boolean {

@@ -26,7 +26,7 @@ import {
 import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
-import { Bucket, type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
+import { type Credentials, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
 import { isOursOrRoots } from './trust.ts';
@@ -83,8 +83,6 @@ export class FabricServer {
   readonly #limits: FabricLimits;
   readonly #core: FabricCore;
   readonly #connections = new Map<PartitionId, Connection>();
-  /** Of connections, by user; kept for good. */
-  readonly #admissions = new Map<string | null, Bucket>();
   #nextId = 1;
 
   /** @param listeners taken over */
@@ -142,7 +140,7 @@ export class FabricServer {
   #connected(fd: number, domain: string | null): void {
     const { pid, uid } = peerCredentials(fd);
     const credentials = { pid, uid, domain };
-    if (!this.#isAdmitted(userOf(credentials))) {
+    if (!this.#core.admits(credentials)) {
       closeFdAside(fd);
       return;
     }
@@ -160,14 +158,6 @@ export class FabricServer {
       closed: false,
     };
     this.#connections.set(connection.id, connection);
-  }
-
-  #isAdmitted(user: string | null): boolean {
-    const now = performance.now();
-    const { connectionsPerSecond, connectionBurst } = this.#limits;
-    const bucket = this.#admissions.get(user) ?? new Bucket(connectionsPerSecond, connectionBurst, now);
-    this.#admissions.set(user, bucket);
-    return bucket.take(now);
   }
 
   #readable(connection: Connection): void {

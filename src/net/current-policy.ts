@@ -19,11 +19,6 @@ export interface Verdict {
   readonly where: string;
 }
 
-/** What the policy says of a connection of any program that has this environment. */
-export function explain(subject: Subject, env: NodeJS.ProcessEnv = process.env): Verdict {
-  return new CurrentPolicy(env).decide(subject);
-}
-
 export class CurrentPolicy {
   readonly #everything: NodeJS.ProcessEnv;
   /** Our part of it, as it was at the beginning. */

@@ -3,19 +3,18 @@
  * common: the partition, the table for `isthmus ss`, and the guards against whoever reaches below or takes a socket away.
  */
 import type { AsyncResource } from 'node:async_hooks';
-import { channel } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
 import { IsthmusError } from '../ism/index.ts';
-import { nextTick } from '../os/event-loop.ts';
 import { keepFreedMemory } from '../os/index.ts';
 import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import type { Sink } from './below-tls.ts';
 import { watchEnd } from './carrier.ts';
 import { reasonOfSystem } from './causes.ts';
+import { tellChange } from './changes.ts';
 import type { CurrentPolicy } from './current-policy.ts';
-import { bytesOf, COUNTER, type ConnectionInfo, describeSocket, describeUnseen, formatEndpoint } from './info.ts';
+import { bytesOf, COUNTER, type ConnectionInfo, describeSocket, describeUnseen } from './info.ts';
 import { type Internals, IS_NODE, internalsOf, testInternals } from './internals.ts';
 import { Mover, type Role } from './mover.ts';
 import { Partition } from './partition.ts';
@@ -27,8 +26,6 @@ import { testByMoving } from './self-test.ts';
 import { ConnectionTable, rowText, type TableRow } from './table.ts';
 
 const debug = debuglog('isthmus');
-/** Told of each change of a connection, with what `info()` says then. */
-const changes = channel('isthmus:connection');
 /** How long to wait for the other end when a socket has to be brought back at once. */
 const BRING_BACK_MS = 500;
 
@@ -194,13 +191,8 @@ export class Engine implements Passing {
     this.#tell(mover.socket);
   }
 
-  /** Those who want to know: not before we are done, since they may do anything. */
   #tell(socket: Socket): void {
-    if (!debug.enabled && !changes.hasSubscribers) return;
-    const info = this.info(socket);
-    const { local, peer, mode, reason } = info;
-    debug('%s > %s: %s %s (%s)', formatEndpoint(local), formatEndpoint(peer), mode, reason.name, reason.text);
-    if (changes.hasSubscribers) nextTick(() => changes.publish({ socket, info }));
+    tellChange(socket, (one) => this.info(one));
   }
 
   #republish(socket: Socket): void {

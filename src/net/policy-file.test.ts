@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { explain } from './current-policy.ts';
+import { CurrentPolicy } from './current-policy.ts';
 import { DEFAULT_POLICY, FILE_SETTINGS } from './policy.ts';
 import { parsePolicyFile, pathOfFile, readPolicyFile } from './policy-file.ts';
 import { PolicyError } from './rules.ts';
@@ -87,7 +87,7 @@ test('what the policy says of a connection, and where that stands', (t) => {
   writeFileSync(file, 'ISTHMUS_POLICY=off\ndeny *:1\nallow *:2\n', { mode: 0o600 });
   const ask = (port: number, env: NodeJS.ProcessEnv) => {
     const who = { uid: 1, user: null, program: '/p.js' };
-    const { reason, where } = explain({ direction: 'accept', address: '127.0.0.1', port, who }, env);
+    const { reason, where } = new CurrentPolicy(env).decide({ direction: 'accept', address: '127.0.0.1', port, who });
     return [reason?.name ?? null, where];
   };
   const env = { ISTHMUS_CONFIG: file };

@@ -3,14 +3,13 @@
  * harmless. It watches sockets being born and loads the engine when the first of them could move.
  */
 import { AsyncResource } from 'node:async_hooks';
-import { channel, subscribe } from 'node:diagnostics_channel';
+import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
-import { debuglog } from 'node:util';
 import { IsthmusError } from '../ism/errors.ts';
-import { nextTick } from '../os/event-loop.ts';
 import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal, destinations } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
+import { tellChange } from './changes.ts';
 import { CurrentPolicy } from './current-policy.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
@@ -23,10 +22,6 @@ import { SELF, subjectOf } from './rules.ts';
 import { watchWorkers } from './workers.ts';
 import { guardTls, leadClient, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
-
-const debug = debuglog('isthmus');
-/** Told of each change of a connection, with what `info()` says then. */
-const changes = channel('isthmus:connection');
 
 /** Changes when what is shared changes its meaning. */
 const SHARED = Symbol.for('isthmus.runtime.1');
@@ -238,8 +233,7 @@ export class Runtime {
 
   #leave(socket: Socket, reason: Reason): void {
     this.#left.set(socket, reason);
-    debug('%s', reason.text);
-    if (changes.hasSubscribers) nextTick(() => changes.publish({ socket, info: this.info(socket) }));
+    tellChange(socket, (one) => this.info(one));
   }
 
   // --- In-band ---
@@ -352,7 +346,8 @@ export class Runtime {
   }
 }
 
-function roleOf(socket: Socket): Role {
+/** Of the end that a socket is. */
+export function roleOf(socket: Socket): Role {
   return internalsOf(socket).server ? 'server' : 'client';
 }
 

@@ -83,20 +83,21 @@ export function isTcp(fd: number): boolean {
 }
 
 export function isUnixStream(fd: number): boolean {
+  return isUnixSocket(fd, SOCK_STREAM);
+}
+
+function isUnixSocket(fd: number, type: number): boolean {
   return (
     option(fd, SOL_SOCKET, SO_DOMAIN, 4).readInt32LE(0) === AF_UNIX &&
-    option(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0) === SOCK_STREAM
+    option(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0) === type
   );
 }
 
 /** Where an AF_UNIX socket listens for packets; null: it is no such socket. */
 export function packetListenerPath(fd: number): string | null {
   try {
-    const isSuch =
-      option(fd, SOL_SOCKET, SO_DOMAIN, 4).readInt32LE(0) === AF_UNIX &&
-      option(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0) === SOCK_SEQPACKET &&
-      option(fd, SOL_SOCKET, SO_ACCEPTCONN, 4).readInt32LE(0) !== 0;
-    if (!isSuch) return null;
+    if (!isUnixSocket(fd, SOCK_SEQPACKET)) return null;
+    if (option(fd, SOL_SOCKET, SO_ACCEPTCONN, 4).readInt32LE(0) === 0) return null;
     valueLength.writeUInt32LE(value.length, 0);
     check('getsockname', getsockname(fd, value, valueLength));
     return value.toString('utf8', 2, valueLength.readUInt32LE(0)).split('\0')[0] ?? null;
