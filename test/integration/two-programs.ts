@@ -111,14 +111,16 @@ export class Stage {
   }
 }
 
-/** Begins every program: `tell(line)` prints, `told(word, act)` acts on a line of stdin. */
+/** Begins every program: `tell(line)` prints, `told(word, act)` acts on a line of stdin, also on one that came before. */
 export const PRELUDE = `
   import net from 'node:net';
   import { createInterface } from 'node:readline';
   const tell = (line) => process.stdout.write(line + '\\n');
   const acts = new Map();
-  const told = (word, act) => acts.set(word, act);
-  createInterface(process.stdin).on('line', (line) => { const [word, ...rest] = line.split(' '); acts.get(word)?.(...rest); }).on('close', () => {});
+  const early = [];
+  const hear = (line) => { const [word, ...rest] = line.split(' '); const act = acts.get(word); act ? act(...rest) : early.push(line); };
+  const told = (word, act) => { acts.set(word, act); early.splice(0).forEach(hear); };
+  createInterface(process.stdin).on('line', hear).on('close', () => {});
   process.stdin.unref?.();
   const args = process.argv.slice(2);
   const byteAt = (i) => (i * 13 + (i >> 8) * 7) & 0xff;

@@ -40,7 +40,8 @@ test('it ends when nobody reads any more', async () => {
 const noTerminal = spawnSync('script', ['--version']).error && 'script (bsdutils) is missing';
 
 test('on a terminal it has a screen of its own, and gives it back', { skip: noTerminal }, async () => {
-  const watching = work.start('script', ['-qec', [process.execPath, ...WATCH].join(' '), '/dev/null'], {
+  // A shell that stays would get the Ctrl-C, too, and dash ends by it whatever its command says.
+  const watching = work.start('script', ['-qec', `exec ${[process.execPath, ...WATCH].join(' ')}`, '/dev/null'], {
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   await watching.says(
