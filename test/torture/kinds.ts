@@ -200,6 +200,9 @@ function answerLines(ends: Ends, socket: Socket): void {
     lines.stop();
     const secure = new tls.TLSSocket(socket, { isServer: true, key, cert });
     end.belongs(secure);
+    // Node.js keeps what was written before the handshake is done, and does not close before it is: on TCP, too.
+    const givesUp = () => secure.destroy();
+    secure.once('end', givesUp).once('secure', () => secure.off('end', givesUp));
     end.reads(secure);
     void end.plays(secure);
   });
