@@ -47,7 +47,7 @@ class World implements FabricIo {
     this.settle();
     return rounds;
   }
-  close(fd: number, closed: () => void): void {
+  close(_user: string | null, fd: number, closed: () => void): void {
     assert.ok(this.open.delete(fd), 'closed once');
     this.closes.push(closed);
   }
@@ -328,12 +328,20 @@ test('a partition that leaves in the middle of a proof leaves nothing behind', (
   assert.equal(core.partitionCount, 0);
 });
 
-test('a socket that is shown without being asked for is closed', () => {
+test('a socket that is shown too late is closed; who shows one without being asked is refused', () => {
   join(1);
+  join(2);
+  core.message(1, end('client'), null);
+  core.message(2, end('server'), null);
+  for (const expired of world.timers) expired();
+  assert.deepEqual(world.types(1), ['SHOW', 'DECLINED']);
+  show(1, end('client'));
+  world.settle();
+  assert.deepEqual([world.open.size, world.types(1), core.isKnown(1)], [0, ['RELEASED'], true]);
   show(1, end('client'));
   world.settle();
   assert.equal(world.open.size, 0);
-  assert.deepEqual(world.types(1), ['RELEASED']);
+  assert.equal(core.isKnown(1), false);
 });
 
 test('both ends in one partition are none of the fabric', () => {

@@ -38,8 +38,8 @@ export interface FabricIo {
   inspect(fd: number): Shown;
   /** Asks for proof by so many urgent bytes in each direction, and says in a moment what came of it. */
   challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): { cancel(): void };
-  /** Closes, and calls back when that is done. Never blocks. */
-  close(fd: number, closed: () => void): void;
+  /** Closes what somebody of this user has sent, and calls back when that is done. Never blocks. */
+  close(user: User['name'], fd: number, closed: () => void): void;
   /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
   createPair(): { one: PairEnds; other: PairEnds };
   /** Stores the table for the next fabric here. Throws when that fails. */
@@ -68,6 +68,8 @@ interface Partition {
   /** Whoever knows its GID may be introduced to it. */
   isReachable: boolean;
   readonly claims: Map<number, Claim>;
+  /** Sockets that it was asked for and has not shown. */
+  asked: number;
   /** By peer: the number of the pair. */
   readonly pairs: Map<Gid, bigint>;
 }
@@ -189,6 +191,7 @@ export class FabricCore {
       version,
       isReachable: false,
       claims: new Map(),
+      asked: 0,
       pairs: new Map(),
     };
     this.#partitions.set(id, partition);
@@ -408,6 +411,7 @@ export class FabricCore {
     for (const claim of proof.claims) {
       claim.proof = proof;
       claim.partition.user.showing++;
+      claim.partition.asked++;
       this.#io.send(claim.partition.id, { type: 'SHOW', claim: claim.announced.claim });
     }
   }
@@ -425,11 +429,14 @@ export class FabricCore {
     const claim = partition.claims.get(number);
     const proof = claim?.proof;
     if (claim === undefined || !proof || proof.shown.has(claim)) {
-      // Not asked for, or too late.
-      this.#io.close(fd, () => this.#io.send(partition.id, { type: 'RELEASED', claim: number }));
+      // Too late, or not asked for: who does that has one connection for each.
+      this.#io.close(partition.user.name, fd, () => this.#io.send(partition.id, { type: 'RELEASED', claim: number }));
+      if (partition.asked === 0) this.refuse(partition.id, 3);
+      else partition.asked--;
       return;
     }
     this.counters.shown++;
+    partition.asked--;
     proof.shown.set(claim, fd);
     if (proof.shown.size === 2) this.#decide(proof);
   }
@@ -518,7 +525,7 @@ export class FabricCore {
       open = 1;
       closed();
     } else {
-      for (const fd of proof.shown.values()) this.#io.close(fd, closed);
+      for (const [{ partition }, fd] of proof.shown) this.#io.close(partition.user.name, fd, closed);
     }
   }
 

@@ -1,8 +1,8 @@
 /** The sockets of the fabric: a listener, a connection for each partition, and what core.ts asks for. */
 import {
   acceptPackets,
+  Closer,
   closeFd,
-  closeFdAside,
   createPipe,
   ffi,
   isTcp,
@@ -26,7 +26,7 @@ import {
 import { challenge } from './challenge-sockets.ts';
 import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './core.ts';
 import type { EidTable } from './eids.ts';
-import { type Credentials, DEFAULT_LIMITS, type FabricLimits } from './limits.ts';
+import { type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
 import type { Shown } from './match.ts';
 import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
 import { isOursOrRoots } from './trust.ts';
@@ -83,6 +83,8 @@ export class FabricServer {
   readonly #limits: FabricLimits;
   readonly #core: FabricCore;
   readonly #connections = new Map<PartitionId, Connection>();
+  /** By user. */
+  readonly #closers = new Map<string | null, Closer>();
   #nextId = 1;
 
   /** @param listeners taken over */
@@ -107,7 +109,7 @@ export class FabricServer {
       hangUp: (id) => this.#hangUp(id),
       inspect,
       challenge,
-      close: (fd, closed) => closeFdAside(fd, closed),
+      close: (user, fd, closed) => this.#closer(user).close(fd, closed),
       createPair,
       saveEids: this.#options.saveEids,
       after: (delayMs, expired) => {
@@ -133,7 +135,7 @@ export class FabricServer {
     try {
       this.#connected(fd, listener.domain);
     } catch {
-      closeFdAside(fd); // it cannot be watched
+      this.#closer(null).close(fd); // it cannot be watched
     }
   }
 
@@ -141,7 +143,7 @@ export class FabricServer {
     const { pid, uid } = peerCredentials(fd);
     const credentials = { pid, uid, domain };
     if (!this.#core.admits(credentials)) {
-      closeFdAside(fd);
+      this.#closer(userOf(credentials)).close(fd);
       return;
     }
     const connection: Connection = {
@@ -183,7 +185,7 @@ export class FabricServer {
       if (packet.truncated) throw new Error('truncated');
       message = decodeMessage(packet.bytes, packet.fds.length, 'partition');
     } catch {
-      for (const fd of packet.fds) closeFdAside(fd);
+      for (const fd of packet.fds) this.#discard(connection, fd);
       this.#refuse(connection, 3);
       return;
     }
@@ -201,14 +203,14 @@ export class FabricServer {
     else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
     else {
-      if (fd !== null) closeFdAside(fd);
+      if (fd !== null) this.#discard(connection, fd);
       this.#refuse(connection, 3);
     }
   }
 
   #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
     if (connection.doorbellFd !== null || !canBeDoorbell(doorbellFd)) {
-      closeFdAside(doorbellFd);
+      this.#discard(connection, doorbellFd);
       this.#refuse(connection, 3);
       return;
     }
@@ -298,6 +300,17 @@ export class FabricServer {
     }, RETRY_MS);
   }
 
+  /** Closes what came from there. */
+  #discard({ credentials }: Connection, fd: number): void {
+    this.#closer(userOf(credentials)).close(fd);
+  }
+
+  #closer(user: string | null): Closer {
+    const closer = this.#closers.get(user) ?? new Closer();
+    this.#closers.set(user, closer);
+    return closer;
+  }
+
   #hangUp(id: PartitionId): void {
     const connection = this.#connections.get(id);
     if (connection === undefined || connection.closed) return;
@@ -307,8 +320,8 @@ export class FabricServer {
     connection.poll.close();
     for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);
     // Descriptors that the peer sent and we never took off are closed with the socket: they may linger.
-    closeFdAside(connection.fd);
-    if (connection.doorbellFd !== null) closeFdAside(connection.doorbellFd);
+    this.#discard(connection, connection.fd);
+    if (connection.doorbellFd !== null) this.#discard(connection, connection.doorbellFd);
     this.#core.left(id);
     this.#options.onUse(this.#core.partitionCount);
   }

@@ -1,7 +1,7 @@
 /** Descriptors: a small integer with an owner. Whoever opens one here gives it back with closeFd, exactly once. */
 import { fstatSync } from 'node:fs';
 import { errorCode } from './errors.ts';
-import { type CFunction, check, declare, ffi } from './ffi.ts';
+import { check, declare } from './ffi.ts';
 import { noteFd, strikeFd } from './ledger.ts';
 
 const close = declare('close', 'i32', ['i32']);
@@ -20,32 +20,6 @@ export function closeFd(fd: number): void {
   strikeFd(fd);
   close(fd);
 }
-
-/** Closes on a helper thread: a stranger's socket may linger for seconds in close. Calls back when it is done. */
-export function closeFdAside(fd: number, closed: () => void = () => {}): void {
-  strikeFd(fd);
-  toClose.push({ fd, closed });
-  closeNext();
-}
-
-function closeNext(): void {
-  while (closing < MAX_CLOSING) {
-    const next = toClose.shift();
-    if (next === undefined) return;
-    closing++;
-    closeAside ??= ffi().func('close', 'i32', ['i32']);
-    ffi().async(closeAside, [next.fd], () => {
-      closing--;
-      closeNext();
-      next.closed();
-    });
-  }
-}
-let closeAside: CFunction | undefined;
-/** koffi throws at the 65th call that is under way. */
-const MAX_CLOSING = 48;
-let closing = 0;
-const toClose: { readonly fd: number; readonly closed: () => void }[] = [];
 
 /** Every descriptor that is opened goes through here; see ledger.ts. */
 export function noted(fd: number): number {

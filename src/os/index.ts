@@ -3,6 +3,7 @@
  * OsUnavailableError and Isthmus stays on TCP. Everything here that opens a descriptor has a caller that closes it.
  */
 export * from './cgroup.ts';
+export * from './closing.ts';
 export * from './descriptor.ts';
 export * from './doorbell.ts';
 export * from './errors.ts';

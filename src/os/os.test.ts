@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync, fork } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
+import { check, declare } from './ffi.ts';
 import * as os from './index.ts';
+
+const setsockopt = declare('setsockopt', 'i32', ['i32', 'i32', 'i32', 'ptr', 'u32']);
+function lingerFor(fd: number, seconds: number): void {
+  check('setsockopt', setsockopt(fd, 1, 13, Buffer.from(Int32Array.of(1, seconds).buffer), 8));
+}
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 let before = 0;
@@ -50,11 +57,33 @@ test('a write-only descriptor can be stored to and not be mapped', () => {
 
 test('as many descriptors as one likes are closed aside', async () => {
   const pipes = Array.from({ length: 150 }, () => os.createPipe());
+  const closers = Array.from({ length: 50 }, () => new os.Closer());
   await Promise.all(
-    pipes
-      .flatMap(({ readFd, writeFd }) => [readFd, writeFd])
-      .map((fd) => new Promise<void>((closed) => os.closeFdAside(fd, closed))),
+    pipes.flatMap(({ readFd, writeFd }, i) =>
+      [readFd, writeFd].map((fd) => new Promise<void>((closed) => closers[i % 50]?.close(fd, closed))),
+    ),
   );
+});
+
+test('a socket that lingers is closed in a moment, and its bytes arrive', async () => {
+  const listener = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const client = connect((listener.address() as AddressInfo).port, '127.0.0.1');
+  const [[server]] = (await Promise.all([once(listener, 'connection'), once(client, 'connect')])) as [
+    [Socket],
+    unknown,
+  ];
+  listener.close();
+  client.write(Buffer.alloc(16 << 20)); // more than the kernel takes while nobody reads
+  const { fd, writeQueueSize } = (client as unknown as { _handle: { fd: number; writeQueueSize: number } })._handle;
+  const last = os.duplicateFd(fd);
+  lingerFor(last, 60);
+  client.destroy();
+  await once(client, 'close');
+  await new Promise<void>((closed) => new os.Closer().close(last, closed));
+  let received = 0;
+  for await (const chunk of server) received += (chunk as Buffer).length;
+  assert.equal(received, (16 << 20) - writeQueueSize);
 });
 
 test('a TCP connection with ourselves is one, and its listening socket is gone', () => {

@@ -20,15 +20,18 @@ import {
 import { randomGid } from '../../src/ism/index.ts';
 import {
   acceptPackets,
+  Closer,
   closeFd,
   connectPackets,
   createPipe,
+  duplicateFd,
   listenPackets,
   localName,
   netnsCookie,
   peerCredentials,
   peerName,
   receivePacket,
+  SystemError,
   sendPacket,
   socketCookie,
   streamSocketPair,
@@ -151,6 +154,17 @@ async function tcpPair(): Promise<readonly [Socket, Socket]> {
   return [one, other];
 }
 
+/** Whoever closes it last waits for its bytes, of which the kernel has so many, and which nobody reads. */
+async function lingering(): Promise<{ readonly one: Socket; readonly other: Socket; readonly taken: number }> {
+  const [one, other] = await tcpPair();
+  other.pause();
+  const bytes = Buffer.alloc(16 << 20); // more than it takes
+  one.write(bytes);
+  linger(fdOf(one), 60);
+  const { writeQueueSize } = (one as unknown as { _handle: { writeQueueSize: number } })._handle;
+  return { one, other, taken: bytes.length - writeQueueSize };
+}
+
 async function fabricPid(): Promise<number> {
   const fd = connectPackets(socketPath());
   const { pid } = peerCredentials(fd);
@@ -158,12 +172,9 @@ async function fabricPid(): Promise<number> {
   return pid;
 }
 
-test('a socket that lingers is closed aside: nobody waits for it', async () => {
-  const [one, other] = await tcpPair();
+test('a socket that lingers is closed all the same: nobody waits for it, and its bytes arrive', async () => {
+  const { one, other, taken } = await lingering();
   const [liar, honest] = [await Attacker.join(), await Attacker.join()];
-  other.pause();
-  one.write(Buffer.alloc(16 << 20)); // more than the kernel takes while nobody reads
-  linger(fdOf(one), 60);
   liar.announce(1, one);
   honest.announce(1, other);
   await Promise.all([liar.hears({ type: 'SHOW' }), honest.hears({ type: 'SHOW' })]);
@@ -171,11 +182,32 @@ test('a socket that lingers is closed aside: nobody waits for it', async () => {
   one.destroy(); // the fabric has the last descriptor
   honest.shows(1, fdOf(other));
   await othersMove();
-  assert.ok(!liar.has('DECLINED'), 'the close was still under way');
-  other.destroy();
   await liar.hears({ type: 'DECLINED', claim: 1, reason: 3 });
   await honest.hears({ type: 'RELEASED', claim: 1 });
+  let received = 0;
+  for await (const chunk of other) received += (chunk as Buffer).length;
+  assert.equal(received, taken);
+});
+
+test('many that linger, of which some were sent without being asked for and some are never taken, keep nobody waiting', async () => {
   await othersMove();
+  const closer = new Closer();
+  // More than there are helper threads.
+  for (let i = 0; i < 70; i++) {
+    const { one } = await lingering();
+    const attacker = await Attacker.join();
+    try {
+      for (let count = 0; count < 3; count++) attacker.shows(1, fdOf(one));
+    } catch (error) {
+      assert.ok(error instanceof SystemError); // the fabric has hung up on it already
+    }
+    const last = duplicateFd(fdOf(one)); // if the fabric has none
+    one.destroy();
+    await once(one, 'close');
+    closer.close(last);
+  }
+  await othersMove();
+  await eventually('all are hung up on', () => attackers.every(({ lostBecause }) => lostBecause !== null));
 });
 
 test('what is no socket of that connection is declined, and the other end waits on', async () => {

@@ -19,6 +19,7 @@ import {
   testDoorbell,
 } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
+import { lingeringPair } from './linger.ts';
 
 await testDoorbell();
 const chid = virtualChid(7);
@@ -87,6 +88,7 @@ let victim: HostDevice;
 let friend: HostDevice;
 let events: IsmEvent[];
 let descriptors = 0;
+const afterwards: number[] = [];
 
 const listener: Client = {
   name: 'test',
@@ -121,6 +123,7 @@ afterEach(async () => {
   await eventually('the friend still hears us', () => heard === 'still here');
   await victim.close();
   await friend.close();
+  for (const fd of afterwards.splice(0)) closeFd(fd);
   await eventually('no descriptor is left', () => readdirSync('/proc/self/fd').length === descriptors);
 });
 
@@ -131,6 +134,14 @@ async function isThrownOut(act: (attacker: Attacker) => void | Promise<void>): P
   await act(attacker);
   await eventually('the attacker is thrown out', () => gone(attacker));
   attacker.close();
+}
+
+/** The victim has the last descriptor of it. */
+function lingers(send: (fd: number) => void): void {
+  const [one, other] = lingeringPair();
+  send(one);
+  closeFd(one);
+  afterwards.push(other);
 }
 
 const dmb = {
@@ -210,6 +221,17 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
     one.open();
     one.say({ type: 'PIECE', piece: 5, lengthBytes: PIECE_BYTES }, [one.memory]);
   },
+  'OPEN with a socket that lingers for memory': (one) =>
+    lingers((fd) =>
+      one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
+        fd,
+      ]),
+    ),
+  'nonsense, and behind it a socket that lingers, which is never taken': (one) =>
+    lingers((fd) => {
+      one.send(Buffer.from('nonsense'));
+      one.send(Buffer.from('more'), [fd]);
+    }),
   'more signals than there are places': async (one) => {
     one.open();
     await one.takeArea();

@@ -1,6 +1,6 @@
 /** The pair channel: records in, records out; gathers what is said in one turn into one packet, and waits when the queue is full. */
 import { queueMicrotask } from '../../os/event-loop.ts';
-import { closeFd, closeFdAside, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
+import { Closer, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
 import { decodePairPacket, encodePairMessage, type PairMessage, takesDescriptor } from './messages.ts';
 
 /** More than this waiting for a peer that does not read ends the pair. */
@@ -19,6 +19,7 @@ export interface ChannelListener {
 export class PairChannel {
   readonly #fd: number;
   readonly #listener: ChannelListener;
+  readonly #closer = new Closer();
   #waiting: { record: Buffer; fd: number | null }[] = [];
   #waitingBytes = 0;
   #flushing = false;
@@ -96,7 +97,7 @@ export class PairChannel {
           if (packet.truncated) throw new Error('a packet that is too long');
           messages = decodePairPacket(packet.bytes, packet.fds.length);
         } catch (error) {
-          for (const one of packet.fds) closeFdAside(one); // a stranger's may take its time
+          for (const one of packet.fds) this.discard(one);
           throw error;
         }
         for (const message of messages) this.#listener.message(message, fd);
@@ -116,6 +117,12 @@ export class PairChannel {
     if (this.#closed) return;
     this.#closed = true;
     this.#waiting = [];
-    closeFd(this.#fd);
+    // With descriptors that the peer has sent and nobody took off.
+    this.discard(this.#fd);
+  }
+
+  /** Closes what the peer has sent, which may be anything. */
+  discard(fd: number): void {
+    this.#closer.close(fd);
   }
 }

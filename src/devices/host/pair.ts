@@ -23,16 +23,7 @@ import {
   type Token,
 } from '../../ism/index.ts';
 import { queueMicrotask } from '../../os/event-loop.ts';
-import {
-  accessMode,
-  closeFd,
-  closeFdAside,
-  type Doorbell,
-  isSizeSealed,
-  map,
-  openDoorbell,
-  ringPipe,
-} from '../../os/index.ts';
+import { accessMode, closeFd, type Doorbell, isSizeSealed, map, openDoorbell, ringPipe } from '../../os/index.ts';
 import { PairChannel } from './channel.ts';
 import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
@@ -460,7 +451,7 @@ export class Pair implements PolledPair {
     if (fd === null) throw broken('no descriptor');
     // Before anything else, since it asks no file system, which a stranger may have made to keep us waiting; close would, too.
     if (!isSizeSealed(fd)) {
-      closeFdAside(fd);
+      this.#channel.discard(fd);
       throw broken('a descriptor that is not sealed memory');
     }
     let keep = false;
