@@ -19,6 +19,7 @@ import {
   ringSocket,
   sendPacket,
   socketCookie,
+  stopReceiving,
   TCP_ESTABLISHED,
   takesUrgentInline,
   tcpInfo,
@@ -34,6 +35,8 @@ import { MAX_TEXT_BYTES } from './wire.ts';
 
 /** Messages taken from one connection before others get their turn. */
 const MESSAGES_PER_TURN = 64;
+/** Of a connection that is not let in, where most have sent one or none. */
+const MESSAGES_TURNED_AWAY = 4;
 const RETRY_MS = 5;
 const ACCEPT_PAUSE_MS = 100;
 /** Connections that have not said HELLO. */
@@ -143,7 +146,7 @@ export class FabricServer {
     const { pid, uid } = peerCredentials(fd);
     const credentials = { pid, uid, domain };
     if (!this.#core.admits(credentials)) {
-      this.#closer(userOf(credentials)).close(fd);
+      this.#turnAway(fd, this.#closer(userOf(credentials)));
       return;
     }
     const connection: Connection = {
@@ -160,6 +163,23 @@ export class FabricServer {
       closed: false,
     };
     this.#connections.set(connection.id, connection);
+  }
+
+  /**
+   * Closes a connection. A flood of them costs the fabric as little as can be: at once, once nothing of the stranger's is left in it
+   * that could make a close wait.
+   */
+  #turnAway(fd: number, closer: Closer): void {
+    stopReceiving(fd);
+    for (let i = 0; i < MESSAGES_TURNED_AWAY; i++) {
+      const packet = receivePacket(fd);
+      if (packet === null || packet === 'end') {
+        closeFd(fd);
+        return;
+      }
+      for (const one of packet.fds) closer.close(one);
+    }
+    closer.close(fd);
   }
 
   #readable(connection: Connection): void {

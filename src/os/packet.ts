@@ -19,6 +19,7 @@ const connect = declare('connect', 'i32', ['i32', 'ptr', 'u32']);
 const sendmsg = declare('sendmsg', 'i64', ['i32', 'ptr', 'i32']);
 const recvmsg = declare('recvmsg', 'i64', ['i32', 'ptr', 'i32']);
 const send = declare('send', 'i64', ['i32', 'ptr', 'usize', 'i32']);
+const shutdown = declare('shutdown', 'i32', ['i32', 'i32']);
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -28,6 +29,7 @@ const SOCK_NONBLOCK = 0x800;
 const SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
+const SHUT_RD = 0;
 const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
@@ -145,6 +147,11 @@ export function sendPacket(fd: number, bytes: Uint8Array, fds: readonly number[]
   const errno = ffi().errno();
   if (errno === EAGAIN || errno === EINTR) return false;
   throw new SystemError('sendmsg', errno);
+}
+
+/** The peer can send nothing more; what has come can still be received, and then 'end'. */
+export function stopReceiving(fd: number): void {
+  shutdown(fd, SHUT_RD);
 }
 
 /** The next packet; null when there is none yet, 'end' when the peer has closed. */
