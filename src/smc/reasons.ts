@@ -208,7 +208,7 @@ const ROWS = {
   UNPROVEN: [
     0x4953001f,
     'the fabric could not prove which socket is the other end',
-    'a program that does not read cannot be asked: once it does, `accelerate` tries again, and further connections move; a proxy in between makes two connections of one',
+    'a program that does not read cannot be asked: once it does, `accelerate` tries again, and further connections move; nor one that has set SO_OOBINLINE; a proxy in between makes two connections of one',
   ],
   PAIRLOST: [
     0x49530020,

@@ -4,7 +4,7 @@ import { PRELUDE, type Program, type Stage } from './two-programs.ts';
 
 /** Listens, connects, and writes a byte on all its connections now and then; does to them what it is told. */
 export const TALKER = `${PRELUDE}
-  const { accelerate, attach, info } = await import(${JSON.stringify(INDEX_URL)});
+  const { accelerate, attach, info, restore } = await import(${JSON.stringify(INDEX_URL)});
   const sockets = [], servers = [];
   const keep = (socket) => { sockets.push(socket); socket.on('error', () => {}).resume(); tell('connection ' + sockets.length); };
   let isQuiet = false;
@@ -15,12 +15,21 @@ export const TALKER = `${PRELUDE}
   told('connect', (port, address = '127.0.0.1') => {
     const socket = net.connect({ port: +port, host: address, allowHalfOpen: true }, () => keep(socket)).on('error', (error) => tell('failed ' + error.code));
   });
+  told('byte', () => sockets.at(-1).write('.'));
   told('quiet', () => { isQuiet = true; });
   told('talk', () => { isQuiet = false; });
   told('pause', () => { for (const socket of sockets) socket.pause(); tell('paused'); });
   told('resume', () => { for (const socket of sockets) socket.resume(); });
   told('end', () => { for (const socket of sockets) socket.end(); });
-  told('ask', () => tell('reason ' + info(sockets.at(-1)).reason.name));
+  told('ask', (name) => {
+    const asking = setInterval(() => {
+      const { reason } = info(sockets.at(-1));
+      if (reason.name !== name) return;
+      tell('reason ' + JSON.stringify(reason));
+      clearInterval(asking);
+    }, 10);
+  });
+  told('restore', () => restore(sockets.at(-1)));
   told('accelerate', async () => tell('accelerated ' + (await accelerate(sockets.at(-1))).mode));
   tell('ready');
 `;
