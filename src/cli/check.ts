@@ -311,7 +311,8 @@ export class Check {
     const [client, server] = [this.#client, this.#server];
     if (client === null) return REASONS.ENDED;
     if (client.mode === 'SMC-D') return null;
-    const isVague = ['PEERNOSMC', 'OPTUNSUPP', 'CHECKING'].includes(client.reason.name);
+    // The client may not have come further when the server has said no.
+    const isVague = client.reason.name === 'OPTUNSUPP' || PASSING.includes(client.reason.name);
     if (isVague && server !== null && !PASSING.includes(server.reason.name))
       return { ...server.reason, text: `at the server: ${server.reason.text}` };
     if (this.#socket?.destroyed && PASSING.includes(client.reason.name))

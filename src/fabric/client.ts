@@ -31,7 +31,7 @@ import {
 
 /** No fabric: why is in `kind`. */
 export class FabricUnavailable extends IsthmusError {
-  readonly kind: 'none' | 'untrusted' | 'refused' | 'silent' | 'nobody';
+  readonly kind: 'none' | 'untrusted' | 'refused' | 'foreign' | 'silent' | 'nobody';
   /** What helps here; null: nothing special. */
   readonly hint: string | null;
 
@@ -225,6 +225,7 @@ export class FabricClient {
         giveUp();
         reject(new FabricUnavailable(kind, text, hint));
       };
+      const foreign = (what: string) => fail('foreign', ...foreignness({ place, fabricPid }, what));
       const timer = setTimeout(() => fail('silent', ...silenceOf({ place, fabricPid })), WELCOME_TIMEOUT_MS);
       timer.unref();
       const [mine, theirs] = streamSocketPair();
@@ -245,7 +246,9 @@ export class FabricClient {
         if (message === 'end') {
           giveUp();
           resolve(null);
-        } else if (message.type === 'REFUSED') fail('refused', `the fabric refused: ${message.text}`);
+        } else if (message.type === 'REFUSED' && message.reason === 2)
+          fail('refused', `the fabric refused: ${message.text}`);
+        else if (message.type === 'REFUSED') foreign(`refused: ${message.text}`);
         else if (message.type === 'WELCOME' && welcome === undefined && isSpoken(message.version)) {
           welcome = message;
           // Without the ids a handshake that begins at once would use others than its peer.
@@ -255,9 +258,9 @@ export class FabricClient {
           try {
             joined(welcome, tableOf(message));
           } catch (error) {
-            fail('refused', `the fabric sent EIDS: ${(error as Error).message}`);
+            foreign(`sent EIDS: ${(error as Error).message}`);
           }
-        } else fail('refused', `the fabric answered HELLO with ${message.type}`);
+        } else foreign(`answered HELLO with ${message.type}`);
       };
       const joined = ({ version, gid, chid, incarnation, pid }: MessageByName<'WELCOME'>, eids: EidTable) => {
         clearTimeout(timer);
@@ -409,13 +412,33 @@ export class FabricClient {
   }
 }
 
+type Which = Pick<FabricIdentity, 'place' | 'fabricPid'>;
+
 /** Which one is silent, and what helps. */
-export function silenceOf({ place, fabricPid }: Pick<FabricIdentity, 'place' | 'fabricPid'>): [string, string] {
+export function silenceOf(which: Which): [string, string] {
   return [
-    `process ${fabricPid}, at ${place.socket}, says nothing`,
-    `continue it if it is stopped (\`kill -CONT ${fabricPid}\`), or end it (\`kill -9 ${fabricPid}\`) and another one is started`,
+    `${nameOf(which)} says nothing`,
+    `continue it if it is stopped${by(which, '-CONT ')}, or end it${by(which, '-9 ')}${successor(which)}`,
   ];
 }
+
+/** Which one is none of ours, and what helps. */
+function foreignness(which: Which, what: string): [string, string] {
+  return [
+    `the fabric, ${nameOf(which)} ${what}`,
+    `it may be of another version of Isthmus: end it${by(which, '')}${successor(which)}`,
+  ];
+}
+
+const nameOf = ({ place, fabricPid }: Which) =>
+  `${fabricPid === 0 ? 'a process that cannot be seen from here' : `process ${fabricPid}`}, at ${place.socket},`;
+
+/** By which command; that of a container is not ours to see, and `kill 0` would be about ourselves. */
+const by = ({ fabricPid }: Which, signal: string) => (fabricPid === 0 ? ' there' : ` (\`kill ${signal}${fabricPid}\`)`);
+
+/** One that was named is started by nobody else. */
+const successor = ({ place: { kind, socket } }: Which) =>
+  kind === 'named' ? ` and start it anew: \`isthmus fabric --socket ${socket}\`` : ' and another one takes its place';
 
 function isSpoken(version: number): boolean {
   return version >= PROTOCOL_VERSION_MIN && version <= PROTOCOL_VERSION_MAX;

@@ -458,7 +458,12 @@ export class FabricCore {
         for (const claim of proof.claims) this.#decline(claim, 2);
       });
     } else if (shown.some((end) => end?.urgentInline)) {
-      this.#endProof(proof, () => this.#refuted(one, other));
+      const inline = proof.claims.filter((_, i) => shown[i]?.urgentInline);
+      this.#endProof(proof, () => {
+        this.#refuted(one, other);
+        // Which nothing can be proven of. Another user's claim alone does not void it.
+        if (one.partition.user === other.partition.user) for (const claim of inline) this.#decline(claim, 9);
+      });
     } else {
       this.#challenge(proof);
     }

@@ -52,6 +52,8 @@ export function reasonOfFabric(error: unknown): Reason {
       return because(REASONS.UNTRUSTED);
     case 'refused':
       return because(REASONS.FABRICBUSY);
+    case 'foreign':
+      return because(REASONS.PROTOCOL);
     case 'silent':
       return because(REASONS.FABRICSILENT);
     case 'nobody':

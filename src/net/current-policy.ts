@@ -3,7 +3,7 @@
  * start of a program does not pay for it, and looked at again when others are decided about; nothing watches it.
  */
 import { now } from '../os/event-loop.ts';
-import { REASONS, type Reason } from '../smc/reasons.ts';
+import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { ENVIRONMENT_SETTINGS, FILE_SETTINGS, type Policy, readPolicy, suggest } from './policy.ts';
 import { EMPTY_FILE, type PolicyFile, pathOfFile, readPolicyFile, versionOf } from './policy-file.ts';
 import { type PolicyError, parseRules, type Rule, type Subject } from './rules.ts';
@@ -135,7 +135,9 @@ export class CurrentPolicy {
       this.#warn(`${message}. The policy stays as it was before the file was changed`);
       return;
     }
-    this.#fault = { reason: { ...REASONS.BADPOLICY, text: `${REASONS.BADPOLICY.text}: ${message}` }, where };
+    // What stands in the environment is read once.
+    const hint = where.startsWith('ISTHMUS_') ? `correct ${where} and start the program anew` : undefined;
+    this.#fault = { reason: withCause(REASONS.BADPOLICY, message, hint), where };
     this.#warn(`${message}. All connections stay on TCP until this is right`);
   }
 }

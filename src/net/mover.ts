@@ -215,9 +215,9 @@ export class Mover {
     if (this.#state === 'ANNOUNCED') this.#setReason(reason);
   }
 
-  /** The pair was lost on the way to a handshake: once more, with a new one. */
+  /** It came to nothing on the way to a handshake, which is no reason for good: once more. */
   again(): boolean {
-    if (this.#state !== 'HANDSHAKE' || this.#triedAgain) return false;
+    if ((this.#state !== 'ANNOUNCED' && this.#state !== 'HANDSHAKE') || this.#triedAgain) return false;
     this.#triedAgain = true;
     this.#state = 'WATCHING';
     this.#announce();

@@ -424,7 +424,9 @@ export class Partition implements Ground, Client {
         const claim = this.#claims.get(number);
         if (claim === undefined) return;
         this.#drop(claim);
-        claim.mover.stay(reasonOfDecline(reason));
+        const why = this.#reasonOfDecline(reason);
+        // Stopped or busy, and awake now: the other end may still wait.
+        if (why !== REASONS.MISMATCH || !claim.mover.again()) claim.mover.stay(why);
       },
       eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
@@ -517,6 +519,32 @@ export class Partition implements Ground, Client {
     if (device.outlivesPeers || device.peers.some((peer) => this.#isInUse(device, peer))) return;
     this.#oldDevices.delete(device);
     void this.#registry.removeDevice(device);
+  }
+
+  /** Numbers of DECLINES in fabric/protocol.ts. */
+  #reasonOfDecline(reason: number): Reason {
+    switch (reason) {
+      case 1:
+        return REASONS.SHARED;
+      case 3:
+        return REASONS.LINGER;
+      case 4:
+      case 5:
+        return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
+      case 6: {
+        const pid = this.#membership?.client.identity.fabricPid || 'PID';
+        const hint = `raise its limit: \`prlimit --pid ${pid} --nofile=4096\` (by root, or for less than its hard limit), LimitNOFILE= in a unit of systemd; new connections move then`;
+        return withCause(REASONS.FABRICBUSY, DECLINES[reason], hint);
+      }
+      case 7:
+        return REASONS.SELF;
+      case 8:
+        return REASONS.UNKNOWNUSER;
+      case 9:
+        return REASONS.UNPROVEN;
+      default:
+        return REASONS.MISMATCH;
+    }
   }
 
   // --- Handshakes ---
@@ -779,27 +807,5 @@ export class Partition implements Ground, Client {
     membership.client.close();
     this.#membership = null;
     for (const device of devices) void this.#registry.removeDevice(device);
-  }
-}
-
-/** Numbers of DECLINES in fabric/protocol.ts. */
-function reasonOfDecline(reason: number): Reason {
-  switch (reason) {
-    case 1:
-      return REASONS.SHARED;
-    case 3:
-      return REASONS.LINGER;
-    case 4:
-    case 5:
-    case 6:
-      return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
-    case 7:
-      return REASONS.SELF;
-    case 8:
-      return REASONS.UNKNOWNUSER;
-    case 9:
-      return REASONS.UNPROVEN;
-    default:
-      return REASONS.MISMATCH;
   }
 }

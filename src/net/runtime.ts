@@ -341,8 +341,13 @@ export class Runtime {
     if (!IS_NODE) return REASONS.RUNTIME;
     if (this.#unloaded !== null) return this.#unloaded;
     if (socket.destroyed) return REASONS.ENDED;
-    if (socket.pending || internalsOf(socket)._handle?.constructor.name === 'Pipe') return REASONS.NOTTCP;
-    return this.#left.get(socket) ?? (this.#policy.now.mode === 'off' ? this.#policy.off : REASONS.YOUNG);
+    const kind = internalsOf(socket)._handle?.constructor.name;
+    if (socket.pending || kind === 'Pipe') return REASONS.NOTTCP;
+    const why = this.#left.get(socket) ?? (this.#policy.now.mode === 'off' ? this.#policy.off : null);
+    if (why !== null || kind !== 'TLSWrap') return why ?? REASONS.YOUNG;
+    // A client of TLS that was not led away from its handle: nobody looks at it again.
+    if (!this.#wants(socket.remoteAddress)) return REASONS.NOTLOCAL;
+    return this.#decide(socket, 'client') ?? REASONS.TLS;
   }
 }
 

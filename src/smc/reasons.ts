@@ -27,19 +27,31 @@ const ROWS = {
     'the other end has not announced this connection',
     'run the other program under `isthmus run`, as the same user, and not with the policy off; `isthmus chk HOST:PORT` finds out what of it is missing',
   ],
-  NOSMCDEV: [SMC_CLC_DECL.NOSMCDEV, 'there is no ISM device', ''],
+  NOSMCDEV: [
+    SMC_CLC_DECL.NOSMCDEV,
+    'there is no ISM device',
+    'the other end needs one, as every program with Isthmus has; `smcd device` lists those of a Linux kernel',
+  ],
   NOSMCDDEV: [
     SMC_CLC_DECL.NOSMCDDEV,
     'no device and enterprise id fit to what the other end offers',
-    'run the same version of Isthmus at both ends',
+    'run the same version of Isthmus at both ends (`isthmus --version`), with one fabric: it keeps the enterprise ids',
   ],
   NOSMCRDEV: [
     SMC_CLC_DECL.NOSMCRDEV,
     'the other end offers SMC-R only, which needs RDMA hardware',
     'a device of SMC-D is needed at the other end',
   ],
-  NOISM2SUPP: [SMC_CLC_DECL.NOISM2SUPP, 'there is no ISM device for SMC-D version 2', ''],
-  NOV2DEXT: [SMC_CLC_DECL.NOV2DEXT, 'the proposal has no SMC-D version 2 part', ''],
+  NOISM2SUPP: [
+    SMC_CLC_DECL.NOISM2SUPP,
+    'there is no ISM device for SMC-D version 2',
+    'a device of version 2 is needed at the other end',
+  ],
+  NOV2DEXT: [
+    SMC_CLC_DECL.NOV2DEXT,
+    'the proposal has no SMC-D version 2 part',
+    'a device of SMC-D version 2 is needed at the other end',
+  ],
   NOSMCD2DEV: [
     SMC_CLC_DECL.NOSMCD2DEV,
     'no device reaches the other end',
@@ -55,8 +67,16 @@ const ROWS = {
     'the other end cannot or does not want to move this connection',
     '`isthmus chk HOST:PORT` shows its own reason, `isthmus ss -d` too where the other program runs',
   ],
-  RELEASEERR: [SMC_CLC_DECL.RELEASEERR, 'the release changed during the handshake', ''],
-  MODEUNSUPP: [SMC_CLC_DECL.MODEUNSUPP, 'the other end chose what was not offered', ''],
+  RELEASEERR: [
+    SMC_CLC_DECL.RELEASEERR,
+    'the release changed during the handshake',
+    'run the same version of Isthmus at both ends: `isthmus --version`',
+  ],
+  MODEUNSUPP: [
+    SMC_CLC_DECL.MODEUNSUPP,
+    'the other end chose what was not offered',
+    'run the same version of Isthmus at both ends: `isthmus --version`',
+  ],
   DIFFPREFIX: [
     SMC_CLC_DECL.DIFFPREFIX,
     'SMC of version 1 needs both ends in one IP subnet',
@@ -86,7 +106,7 @@ const ROWS = {
     'too few bytes and too little time have passed for the policy lazy',
     'it moves by itself later; start the program with ISTHMUS_POLICY=eager to have it move at once',
   ],
-  PLATFORM: [0x49530004, 'shared memory needs Linux', ''],
+  PLATFORM: [0x49530004, 'shared memory needs Linux', 'run both programs on 64-bit little-endian Linux 5.14 or later'],
   FFI: [
     0x49530005,
     'the system cannot be called: the optional package koffi is missing or unfit',
@@ -113,11 +133,15 @@ const ROWS = {
     '`isthmus doctor` names what stands in its place: have it removed, or name another place with ISTHMUS_FABRIC',
   ],
   FABRICLOST: [0x4953000a, 'the fabric has gone', 'nothing: it is started anew when it is needed'],
-  FABRICBUSY: [0x4953000b, 'the fabric has reached a limit of this user', '`isthmus fabric status` shows who uses it'],
+  FABRICBUSY: [
+    0x4953000b,
+    'the fabric has reached a limit of this user',
+    '`isthmus fabric status` shows which programs use it and what they have announced: once it is less, new connections move',
+  ],
   FABRICSILENT: [
     0x4953000e,
     'the fabric does not answer',
-    '`isthmus doctor` names its process: continue it (`kill -CONT PID`) or end it, and another one is started',
+    '`isthmus doctor` names its process: continue it (`kill -CONT PID`) or end it, and another one takes its place',
   ],
   KERNEL: [
     0x4953000f,
@@ -128,20 +152,44 @@ const ROWS = {
   CHECKING: [0x4953000d, 'being looked at', 'an idle connection moves with its next bytes'],
   NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
   HALFCLOSED: [0x49530011, 'one of its directions has ended', ''],
-  TLS: [0x49530012, 'TLS reads and writes it below JavaScript', ''],
-  HTTP2: [0x49530013, 'HTTP/2 reads and writes it below JavaScript', ''],
+  TLS: [
+    0x49530012,
+    'TLS reads and writes it below JavaScript',
+    'TLS moves where the connection is not in-band, the client sets no `localAddress`, and Isthmus was loaded before it connected',
+  ],
+  HTTP2: [
+    0x49530013,
+    'HTTP/2 reads and writes it below JavaScript',
+    'HTTP/2 moves where the client connects to an address, to localhost or to the name of this host',
+  ],
   NATIVE: [0x49530014, 'something reads or writes it below JavaScript', ''],
-  PASSEDON: [0x49530015, 'another process has read or written it before', ''],
+  PASSEDON: [
+    0x49530015,
+    'another process has read or written it before',
+    'pass sockets on before their first byte: `createServer({ pauseOnConnect: true })`',
+  ],
   SHARED: [
     0x49530016,
     'two processes hold it',
     'have the one that does not use it close it, then call `accelerate`; `ss -tnp` lists both',
   ],
-  GIVENAWAY: [0x49530017, 'it was given to another process', ''],
+  GIVENAWAY: [
+    0x49530017,
+    'it was given to another process',
+    'it moves there, once `attach` is called for it, if no byte had passed before',
+  ],
   RESTORED: [0x49530018, 'it was moved back to TCP', '`accelerate` moves it again'],
-  MISMATCH: [0x49530019, 'the fabric found another socket than was announced', ''],
-  LINGER: [0x4953001a, 'the socket has SO_LINGER set', ''],
-  SELF: [0x4953001b, 'the socket is connected to itself', ''],
+  MISMATCH: [
+    0x49530019,
+    'the fabric was not shown in time the socket that was announced',
+    'is this program stopped, or very busy? Further connections move, and this one when `accelerate` is called',
+  ],
+  LINGER: [0x4953001a, 'the socket has SO_LINGER set', 'do not set it: `destroy` and `resetAndDestroy` do without'],
+  SELF: [
+    0x4953001b,
+    'the socket is connected to itself',
+    'nobody listened at the port, which came to be its own: start the server before the client',
+  ],
   UNKNOWNUSER: [
     0x4953001c,
     'the fabric does not know the user of this program (uid 65534)',
@@ -152,17 +200,25 @@ const ROWS = {
     'this runtime is not Node.js',
     'Bun and Deno have a node:net of their own: run the program with Node.js',
   ],
-  OVERRIDDEN: [0x4953001e, 'the program has put its own methods on it, which would be passed over', ''],
+  OVERRIDDEN: [
+    0x4953001e,
+    'the program has put its own methods on it, which would be passed over',
+    'those that are put on `net.Socket.prototype` are called: put them there',
+  ],
   UNPROVEN: [
     0x4953001f,
     'the fabric could not prove which socket is the other end',
-    'a stopped reader cannot be asked: try again while bytes pass; a proxy in between makes two connections of one',
+    'a program that does not read cannot be asked: once it does, `accelerate` tries again, and further connections move; nor one that has set SO_OOBINLINE; a proxy in between makes two connections of one',
   ],
-  PAIRLOST: [0x49530020, 'the other partition has gone', ''],
+  PAIRLOST: [
+    0x49530020,
+    'the other partition has gone',
+    'further connections move; this one when `accelerate` is called at both ends',
+  ],
   TIMEOUT: [
     0x49530021,
     'the other end did not answer in the handshake',
-    'is it stopped, or very busy? Once it answers, further connections move',
+    'is it stopped, or very busy? Once it answers, further connections move, and this one when `accelerate` is called at both ends',
   ],
   PROTOCOL: [
     0x49530022,
@@ -174,7 +230,7 @@ const ROWS = {
   BADPOLICY: [
     0x49530031,
     'the policy has a mistake, and it is not known what it denies',
-    'correct it; the file is looked at again with the next connection',
+    'correct it; the file is looked at again with further connections',
   ],
   HANDSHAKES: [
     0x49530032,

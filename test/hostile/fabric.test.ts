@@ -9,14 +9,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { askEidChange } from '../../src/fabric/ask.ts';
-import { type FabricClient, FabricUnavailable, joinFabric } from '../../src/fabric/client.ts';
-import {
-  decodeMessage,
-  type EidChange,
-  encodeMessage,
-  type FabricMessage,
-  type MessageByName,
-} from '../../src/fabric/protocol.ts';
+import { FabricUnavailable } from '../../src/fabric/client.ts';
+import { decodeMessage, type EidChange, encodeMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import { randomGid } from '../../src/ism/index.ts';
 import {
   acceptPackets,
@@ -26,10 +20,7 @@ import {
   createPipe,
   duplicateFd,
   listenPackets,
-  localName,
-  netnsCookie,
   peerCredentials,
-  peerName,
   receivePacket,
   SystemError,
   sendPacket,
@@ -38,7 +29,7 @@ import {
   testDoorbell,
 } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
-import { Recorder } from '../integration/recorder.ts';
+import { announcement, fdOf, RawPartition } from '../integration/raw-partition.ts';
 import { PRELUDE, type Program, Stage } from '../integration/two-programs.ts';
 import { linger } from './linger.ts';
 
@@ -102,13 +93,10 @@ async function othersMove(): Promise<void> {
   assert.deepEqual(client.lines.slice(before), ['over true 0']);
 }
 
-/** A partition that speaks the protocol, and says what it likes. */
-class Attacker extends Recorder {
-  client!: FabricClient;
-
+class Attacker extends RawPartition {
   static async join(): Promise<Attacker> {
     const attacker = new Attacker();
-    attacker.client = await joinFabric({ thread: 0, program: 'attacker' }, attacker, stage.env());
+    await attacker.joins(stage.env());
     attackers.push(attacker);
     return attacker;
   }
@@ -117,30 +105,6 @@ class Attacker extends Recorder {
     this.messages.push(message);
     for (const fd of fds) closeFd(fd);
   }
-
-  async hears(expected: Partial<FabricMessage>): Promise<void> {
-    await eventually(`${JSON.stringify(expected)} in ${JSON.stringify(this.messages, bigintAsText)}`, () =>
-      this.messages.some((one) => Object.entries(expected).every(([key, value]) => Reflect.get(one, key) === value)),
-    );
-  }
-
-  announce(claim: number, socket: Socket, changes: Partial<MessageByName<'ANNOUNCE'>> = {}): void {
-    this.client.send({ ...announcement(claim, socket), ...changes });
-  }
-
-  shows(claim: number, fd: number): void {
-    this.client.send({ type: 'SHOWN', claim }, [fd]);
-  }
-}
-
-const bigintAsText = (_key: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
-const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
-
-function announcement(claim: number, socket: Socket): MessageByName<'ANNOUNCE'> {
-  const fd = fdOf(socket);
-  const [local, peer] = [localName(fd), peerName(fd)];
-  const role = (socket as { server?: unknown }).server ? 1 : 0;
-  return { type: 'ANNOUNCE', claim, role, local, peer, netnsCookie: netnsCookie(fd), socketCookie: socketCookie(fd) };
 }
 
 /** Two ends of one connection in this process. */

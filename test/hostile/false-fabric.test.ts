@@ -156,7 +156,7 @@ for (const [what, words] of [
 ] as const) {
   test(`a fabric that ${what} is not joined`, async () => {
     const [joining] = joinOne(...words);
-    await assert.rejects(joining, (error) => error instanceof FabricUnavailable && error.kind === 'refused');
+    await assert.rejects(joining, (error) => error instanceof FabricUnavailable && error.kind === 'foreign');
   });
 }
 

@@ -1,5 +1,7 @@
 /** Two programs that know nothing of Isthmus, run with the preload, in a fabric of their own. */
-import { type ChildProcess, spawn } from 'node:child_process';
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,7 +9,9 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { readTables } from '../../src/cli/rows.ts';
 import { REGISTER_OPTION } from '../../src/cli/run.ts';
+import { formatConnections } from '../../src/cli/ss.ts';
 import type { ConnectionInfo } from '../../src/net/info.ts';
+import { REASONS, type Reason, type ReasonName } from '../../src/smc/reasons.ts';
 import { eventually } from '../../src/testing/index.ts';
 
 /** One program: its lines of output as they come, and its end. */
@@ -20,9 +24,11 @@ export class Program {
   /** What it is called in tables of connections, where it may be a descendant of the process that was started. */
   readonly #name: string | undefined;
 
-  constructor(command: readonly string[], env: NodeJS.ProcessEnv, name?: string) {
+  /** @param fd that it has, too: its fourth */
+  constructor(command: readonly string[], env: NodeJS.ProcessEnv, name?: string, fd?: number) {
     this.#name = name;
-    this.child = spawn(command[0] as string, command.slice(1), { env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const stdio = ['pipe', 'pipe', 'pipe', ...(fd === undefined ? [] : [fd])] as StdioOptions;
+    this.child = spawn(command[0] as string, command.slice(1), { env, stdio });
     createInterface(this.child.stdout as NodeJS.ReadableStream).on('line', (line) => this.lines.push(line));
     this.child.stderr?.on('data', (chunk) => {
       this.stderr += chunk;
@@ -54,6 +60,21 @@ export class Program {
     return readTables().rows.filter(({ program }) => program === this.#name);
   }
 
+  /** Waits until a connection of it stays on TCP for this reason. What `isthmus ss -d` says of it, and what helps. */
+  async stays(name: ReasonName): Promise<Reason> {
+    let row: ConnectionInfo | undefined;
+    const is = () => this.connections.map(({ mode, reason }) => `${mode} ${reason.name}`);
+    await eventually(`${name} in ${this.lines}`, () => {
+      row = this.connections.find(({ mode, reason }) => mode === 'TCP' && reason.name === name);
+      return row !== undefined;
+    }).catch((error: Error) => assert.fail(`${error.message}, but ${is()} ${this.stderr}`));
+    const { reason } = row as ConnectionInfo;
+    const line = formatConnections([row as ConnectionInfo], true);
+    assert.ok(reason.text.startsWith(REASONS[name].text), reason.text);
+    for (const text of [name, reason.text, reason.hint]) assert.ok(line.includes(text), line);
+    return reason;
+  }
+
   /** Waits until all its connections have moved, and there is at least one. */
   async moves(count = 1): Promise<void> {
     await eventually('moved', () => this.connections.filter(({ mode }) => mode === 'SMC-D').length >= count);
@@ -81,16 +102,25 @@ export class Stage {
     };
   }
 
-  /** @param under the beginning of a command line, by which it is run */
+  /**
+   * @param under the beginning of a command line, by which it is run
+   * @param fd that it has, too: its fourth
+   */
   run(
     code: string,
     args: readonly (string | number)[] = [],
     env: NodeJS.ProcessEnv = {},
     under: readonly string[] = [],
+    fd?: number,
   ): Program {
     const file = this.file(`program-${this.#programs.length}.mjs`, code);
     const command = [...under, process.execPath, file, ...args.map(String)];
-    const program = new Program(command, this.env(env), under.length === 0 ? undefined : file);
+    return this.start(command, env, under.length === 0 ? undefined : file, fd);
+  }
+
+  /** Something else. */
+  start(command: readonly string[], env: NodeJS.ProcessEnv = {}, name?: string, fd?: number): Program {
+    const program = new Program(command, this.env(env), name, fd);
     this.#programs.push(program);
     return program;
   }
