@@ -13,6 +13,8 @@ import type { InboundHalf } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
+const PIECE_BYTES = 16 * 1024;
+
 export class Inbound implements InboundHalf {
   readonly #dmb: Dmb;
   readonly #words: Words;
@@ -226,14 +228,17 @@ export class Inbound implements InboundHalf {
   #takeFromRing(length: number): Buffer {
     // Memory of its own, as what comes from TCP has it: programs take `chunk.buffer`, and post it to threads.
     const bytes = Buffer.allocUnsafeSlow(length);
-    const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
-    const from = HEAD_BYTES + this.#offset;
-    this.#dmb.bytes.copy(bytes, 0, from, from + untilEnd);
-    if (untilEnd < length) this.#dmb.bytes.copy(bytes, untilEnd, HEAD_BYTES, HEAD_BYTES + length - untilEnd);
-    this.#offset = (this.#offset + length) % this.#ringBytes;
-    this.#consumed = (this.#consumed + length) | 0;
+    for (let done = 0; done < length; ) {
+      // A piece at a time: a writer that waits fills the room of one while the next is copied.
+      const piece = Math.min(length - done, this.#ringBytes - this.#offset, PIECE_BYTES);
+      const from = HEAD_BYTES + this.#offset;
+      this.#dmb.bytes.copy(bytes, done, from, from + piece);
+      done += piece;
+      this.#offset = (this.#offset + piece) % this.#ringBytes;
+      this.#consumed = (this.#consumed + piece) | 0;
+      this.#publishConsumed();
+    }
     this.#ringTotal += length;
-    this.#publishConsumed();
     if (this.#isDraining) this.#drained();
     return bytes;
   }

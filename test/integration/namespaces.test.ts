@@ -254,16 +254,17 @@ const RELAY = `${PRELUDE}
   const [side, path, address, port, from] = args;
   const fail = (error) => tell('failed ' + error.code);
   if (side === 'front') {
-    net.createServer((socket) => {
-      const back = net.connect(path);
+    net.createServer({ allowHalfOpen: true }, (socket) => {
+      const back = net.connect({ path, allowHalfOpen: true });
       const head = Buffer.alloc(2);
       head.writeUInt16BE(socket.remotePort);
       back.write(head);
       socket.on('error', fail).pipe(back.on('error', fail)).pipe(socket);
     }).listen(+port, address, () => tell('ready'));
   } else {
-    net.createServer((front) => front.once('readable', () => {
-      const socket = net.connect({ host: address, port: +port, localAddress: from, localPort: front.read(2).readUInt16BE() });
+    net.createServer({ allowHalfOpen: true }, (front) => front.once('readable', () => {
+      const localPort = front.read(2).readUInt16BE();
+      const socket = net.connect({ host: address, port: +port, localAddress: from, localPort, allowHalfOpen: true });
       front.on('error', fail).pipe(socket.on('error', fail)).pipe(front);
     })).listen(path, () => tell('ready'));
   }

@@ -147,9 +147,9 @@ export const PRELUDE = `
   import { createInterface } from 'node:readline';
   const tell = (line) => process.stdout.write(line + '\\n');
   const acts = new Map();
-  const early = [];
-  const hear = (line) => { const [word, ...rest] = line.split(' '); const act = acts.get(word); act ? act(...rest) : early.push(line); };
-  const told = (word, act) => { acts.set(word, act); early.splice(0).forEach(hear); };
+  const unheard = [];
+  const hear = (line) => { const [word, ...rest] = line.split(' '); const act = acts.get(word); act ? act(...rest) : unheard.push(line); };
+  const told = (word, act) => { acts.set(word, act); unheard.splice(0).forEach(hear); };
   createInterface(process.stdin).on('line', hear).on('close', () => {});
   process.stdin.unref?.();
   const args = process.argv.slice(2);
