@@ -450,6 +450,7 @@ export class Carrier {
       return chunk;
     }
     let now: Buffer | null;
+    const { state } = connection.in;
     try {
       now = connection.in.tcpBytes(chunk);
       if (mustCopy) connection.in.ownHeld();
@@ -458,7 +459,8 @@ export class Carrier {
       nextTick(() => this.#listener.failed(error as Error));
       return null;
     }
-    if (!connection.in.isNative) nextTick(() => this.settle());
+    // Also when it has come to the ring and back: nobody tells of that again.
+    if (!connection.in.isNative || connection.in.state !== state) nextTick(() => this.settle());
     else if (first) nextTick(() => this.#listener.passed());
     return now;
   }
