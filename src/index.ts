@@ -15,12 +15,16 @@ import { inspect } from 'node:util';
 import { TIMER_LIMIT_MS } from './fabric/settings.ts';
 import { inTime, keepingAlive } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
+import { type Lease, type LeasesOptions, readLeases } from './net/leases.ts';
 import type { Role } from './net/mover.ts';
+import { type Reservation, reserveRoom } from './net/reservation.ts';
 import { handshakeOf, roleOf, sharedRuntime } from './net/runtime.ts';
 import { lowest } from './net/wrapping.ts';
 
 export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
+export type { Lease, LeasesOptions } from './net/leases.ts';
+export type { Reservation } from './net/reservation.ts';
 export type { Reason } from './smc/reasons.ts';
 
 const runtime = sharedRuntime(new URL('./register.cjs', import.meta.url).href);
@@ -80,8 +84,10 @@ function checkOptions(options: unknown, names: readonly string[]): void {
     throw invalid('TYPE', `options is an object, not ${inspect(options, { depth: 0 })}`);
   const unknown = Object.keys(options).find((name) => !names.includes(name));
   if (unknown !== undefined) throw invalid('VALUE', `there is no option ${unknown}, but ${names.join(', ')}`);
-  const { role, timeoutMs } = options as { role?: unknown; timeoutMs?: unknown };
+  const { role, timeoutMs, destroyOnReturn } = options as Readonly<Record<string, unknown>>;
   if (role !== undefined) checkRole(role);
+  if (destroyOnReturn !== undefined && typeof destroyOnReturn !== 'boolean')
+    throw invalid('TYPE', `options.destroyOnReturn is true or false, not ${inspect(destroyOnReturn, { depth: 0 })}`);
   if (timeoutMs === undefined) return;
   if (typeof timeoutMs !== 'number')
     throw invalid('TYPE', `options.timeoutMs is a number of milliseconds, not ${inspect(timeoutMs, { depth: 0 })}`);
@@ -156,6 +162,49 @@ export async function restore(socket: Socket, options: { readonly timeoutMs?: nu
   const mover = engine.moverOf(below);
   if (mover !== null) await inTime(mover.restore(), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   return engine.info(below);
+}
+
+/**
+ * What a socket receives, lent in place of copies: `for await (const lease of leases(socket))`, as `for await (const chunk of socket)`, for
+ * any socket. Where the connection has moved a lease shows the bytes where the other end has put them; on TCP, and in the kernel's layout,
+ * it is the chunk of Node.js. A program need not know: it asks for `lease.bytes`, and calls `lease.release()` when it has done with them.
+ *
+ * Until then the other end cannot use their room (64 KiB less 64 bytes in all, `ISTHMUS_DMB_BYTES`): leases that are never released stop
+ * it, as a socket that nobody reads does. They may be released in any order; the room comes free up to the oldest that is not. They stay
+ * good, and keep the memory of the connection, when the connection ends, is destroyed, or goes back to TCP (`restore` does not wait for
+ * them). A write that waits for room while leases take all of it here goes by TCP.
+ *
+ * The loop ends as that of a stream does, also in what it throws, and in that it destroys the socket. Rejects with ERR_ISTHMUS_LEASE for a
+ * second loop, and for a socket with an encoding or with the option `onread`.
+ */
+export function leases(socket: Socket, options: LeasesOptions = {}): AsyncGenerator<Lease, void, undefined> {
+  checkSocket(socket);
+  checkOptions(options, ['destroyOnReturn']);
+  return readLeases(socket, options, {
+    lend: (lender) => runtime.lend(socket, lender),
+    pull: () => runtime.carrierOf(socket)?.pull() ?? null,
+  });
+}
+
+/** The most that can be reserved at once, in bytes. */
+const MAX_RESERVED_BYTES = 2 ** 30;
+
+/**
+ * Room for the next bytes that a socket writes, to be filled in place and then committed: `room.bytes`, `room.commit(n)`. Where the
+ * connection has moved, the other end's memory is mapped and there is room in one piece, that memory itself; else a Buffer, which `commit`
+ * gives to `socket.write`. Null while the socket wants nothing more to be written: wait for its 'drain'.
+ *
+ * Bytes are in the order of the calls of `write` and `commit`. What is written between `reserve` and `commit` waits for the latter (the
+ * socket is corked), so commit soon. There is one reservation at a time: throws ERR_ISTHMUS_RESERVE for a second one, and for a socket that
+ * has ended. One that is never committed keeps memory of the other end, also when the connection has ended.
+ *
+ * @param lengthBytes from 1 to 2^30
+ */
+export function reserve(socket: Socket, lengthBytes: number): Reservation | null {
+  checkSocket(socket);
+  if (!Number.isInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > MAX_RESERVED_BYTES)
+    throw invalid('VALUE', `lengthBytes is an integer from 1 to ${MAX_RESERVED_BYTES}, not ${inspect(lengthBytes)}`);
+  return reserveRoom(socket, lengthBytes, runtime.carrierOf(socket));
 }
 
 /** What this connection is and why. For any socket, also of a program that knows nothing of Isthmus. */

@@ -12,7 +12,8 @@ import type { Socket } from 'node:net';
 import { count } from '../ism/counters.ts';
 import { holdLoop, letLoopGo, nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
-import type { Connection } from '../smc/connection.ts';
+import type { Connection, Reserved } from '../smc/connection.ts';
+import type { Loan } from '../smc/layout.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
 import { COUNTER } from './info.ts';
 import {
@@ -29,6 +30,7 @@ import {
   type WriteCallback,
   watchReuse,
 } from './internals.ts';
+import { type Lender, lenderOf } from './lender.ts';
 import { watchers } from './refusals.ts';
 
 export interface CarrierListener {
@@ -101,6 +103,8 @@ export class Carrier {
   isHolding = false;
   /** What takes the bytes in the place of the stream. */
   #sink: Sink | null;
+  /** Who takes bytes of the ring in the place of copies. */
+  #lender: Lender | null;
 
   /** The socket must be connected and its handle a TCP one. */
   constructor(socket: Socket, internals: Internals, listener: CarrierListener, context: AsyncResource) {
@@ -113,6 +117,7 @@ export class Carrier {
     this.#listener = listener;
     this.#context = context;
     this.#sink = sinkOf(socket);
+    this.#lender = lenderOf(socket);
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
     this.#seenRead = this.nativeRead;
     this.#seenWritten = this.nativeWritten;
@@ -331,6 +336,55 @@ export class Carrier {
     });
   }
 
+  /** From now on bytes of the ring wait for `pull`; null: they go to the stream. */
+  lend(lender: Lender | null): void {
+    this.#lender = lender;
+    this.#schedulePump();
+  }
+
+  /** The next bytes where they stand in the ring; null when they are none, or come out of the stream. */
+  pull(): Loan | null {
+    const connection = this.#connection;
+    if (connection === null || !this.#isLending || this.#closed || this.isHolding) return null;
+    let loan: Loan | null;
+    try {
+      loan = connection.lend(CHUNK_BYTES);
+    } catch (error) {
+      nextTick(() => this.#listener.failed(error as Error));
+      return null;
+    }
+    count(this.#counters, COUNTER.reads);
+    this.#count();
+    this.#socket._unrefTimer();
+    // What follows: the end, or the way back.
+    if (!connection.in.canLend) this.#schedulePump();
+    return loan;
+  }
+
+  get #isLending(): boolean {
+    if (this.#lender === null || this.#sink !== null || this.#onread !== null) return false;
+    return this.#connection?.in.canLend === true;
+  }
+
+  /** Room in the peer's ring for the next bytes, in the place of a write; null where they have to be written. */
+  reserve(lengthBytes: number): Reserved | null {
+    if (this.#pending !== null || this.#closed) return null;
+    try {
+      return this.#connection?.reserve(lengthBytes) ?? null;
+    } catch (error) {
+      nextTick(() => this.#listener.failed(error as Error));
+      return null;
+    }
+  }
+
+  /** What was reserved is written. */
+  commit(reserved: Reserved, lengthBytes: number): void {
+    reserved.commit(lengthBytes);
+    this.#socket._unrefTimer();
+    count(this.#counters, COUNTER.writes);
+    this.#count();
+  }
+
   /** Takes everything off the socket again. Only while everything is on TCP, or nothing but its end is to come. */
   release(): void {
     this.#answerNow();
@@ -450,6 +504,7 @@ export class Carrier {
       return chunk;
     }
     let now: Buffer | null;
+    const { state } = connection.in;
     try {
       now = connection.in.tcpBytes(chunk);
       if (mustCopy) connection.in.ownHeld();
@@ -458,7 +513,8 @@ export class Carrier {
       nextTick(() => this.#listener.failed(error as Error));
       return null;
     }
-    if (!connection.in.isNative) nextTick(() => this.settle());
+    // Also when it has come to the ring and back: nobody tells of that again.
+    if (!connection.in.isNative || connection.in.state !== state) nextTick(() => this.settle());
     else if (first) nextTick(() => this.#listener.passed());
     return now;
   }
@@ -694,9 +750,10 @@ export class Carrier {
     if (this.#pending === null || !connection?.out.isMoved || !connection.canGoBack) return;
     const { in: inbound } = connection;
     const leavesUnread = this.#steering
-      ? inbound.canTake && !this.#wants
+      ? inbound.canTake && !(this.#isLending ? this.#lender?.isWaiting : this.#wants)
       : inbound.state === 'CATCHUP' && !this.#handle.reading;
-    if (!leavesUnread) return;
+    // Loans may be given back only once this is written.
+    if (!leavesUnread && !inbound.isFullOfLoans) return;
     connection.out.back();
     this.#goOn();
   }
@@ -814,7 +871,7 @@ export class Carrier {
       this.#pumping = false;
       inbound.taken();
       // A listener of the program may have thrown in the middle.
-      if (!this.#closed && this.#wants && this.#connection?.in.canTake) this.#schedulePump();
+      if (!this.#closed && this.#wants && this.#connection?.in.canTake && !this.#isLending) this.#schedulePump();
     }
     if (!this.#closed && this.#connection !== null) this.#steer();
   }
@@ -826,6 +883,10 @@ export class Carrier {
     // but from the event loop only, where TCP would do it.
     if (!this.#isTurn && this.#isThrowingAway) {
       this.#schedulePump();
+      return;
+    }
+    if (this.#isLending) {
+      this.#lender?.wake();
       return;
     }
     let left = TURN_BYTES;

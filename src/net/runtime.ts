@@ -9,12 +9,14 @@ import { IsthmusError } from '../ism/errors.ts';
 import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal, destinations } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
+import type { Carrier } from './carrier.ts';
 import { tellChange } from './changes.ts';
 import { CurrentPolicy } from './current-policy.ts';
 import type { Engine } from './engine.ts';
 import { type Detour, holdClient, holdServers } from './holding.ts';
 import { type ConnectionInfo, describeUnseen } from './info.ts';
 import { hasOnread, IS_NODE, internalsOf, watchReuse } from './internals.ts';
+import { type Lender, setLender } from './lender.ts';
 import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { forgetRefusals, givenAway, whyNot } from './refusals.ts';
@@ -200,6 +202,7 @@ export class Runtime {
     for (const set of [this.#undo, this.#left, this.#inBandClients, this.#entered]) set.delete(socket);
     forgetRefusals(socket);
     forgetSink(socket);
+    setLender(socket, null);
     this.#engine?.forget(socket);
   }
 
@@ -324,6 +327,17 @@ export class Runtime {
       this.#unloaded = withCause(REASONS.SYSTEM, `the package cannot be read: ${why}`, hint);
     }
     return this.#engine;
+  }
+
+  /** What carries the bytes of this very socket now, if something does. */
+  carrierOf(socket: Socket): Carrier | null {
+    return this.#engine?.moverOf(socket)?.carrier ?? null;
+  }
+
+  /** From now on what the socket gets through a ring waits for this lender, also when it moves later; null: it goes to the stream. */
+  lend(socket: Socket, lender: Lender | null): void {
+    setLender(socket, lender);
+    this.carrierOf(socket)?.lend(lender);
   }
 
   /** Why nothing moves in this thread, if that is known. */

@@ -7,7 +7,7 @@ import { KernelLayout } from './cdc/layout.ts';
 import { closed, happened, type Next, OPENING, peerReads, peerSaid, saidGoodbye } from './closing.ts';
 import { FLAG } from './head.ts';
 import { IsthmusLayout } from './isthmus-layout.ts';
-import type { InboundHalf, Layout, LayoutName, OutboundHalf } from './layout.ts';
+import type { InboundHalf, Layout, LayoutName, Loan, OutboundHalf } from './layout.ts';
 import type { CloseState } from './states.ts';
 
 /** What a connection needs: one DMB of each end. Made by the handshake. */
@@ -40,6 +40,17 @@ export function openConnection(parts: ConnectionParts, tcpBytesRead: number): Co
   }
 }
 
+/** Room in the peer's ring, to be written in place. */
+export interface Reserved {
+  readonly bytes: Buffer;
+  /** Whether something else has been written there since. */
+  readonly isLost: boolean;
+  /** Whether it is where the next byte goes. */
+  readonly isNext: boolean;
+  /** Its first bytes are written, if `isNext`; 0 gives it up. To be called once. */
+  commit(lengthBytes: number): void;
+}
+
 export class Connection {
   readonly in: InboundHalf;
   readonly out: OutboundHalf;
@@ -47,6 +58,8 @@ export class Connection {
   readonly #layout: Layout;
   #closing = happened(OPENING, 'established').closing;
   #released = false;
+  /** Views on memory of ours, or of the peer, that somebody has. */
+  #views = 0;
 
   /** Use openConnection. */
   constructor(parts: ConnectionParts, layout: Layout) {
@@ -131,10 +144,49 @@ export class Connection {
     return !this.saidGoodbye && (this.out.unconsumed > 0 || this.in.isCutShort);
   }
 
-  /** Gives the DMBs back. Nothing of this connection is touched afterwards. */
+  /** As `in.lend`. What is lent stays where it is, also after `release`. */
+  lend(max: number): Loan | null {
+    const loan = this.in.lend(max);
+    if (loan === null) return null;
+    this.#views++;
+    const giveBack = () => {
+      loan.giveBack();
+      this.#viewEnded();
+    };
+    return { bytes: loan.bytes, giveBack };
+  }
+
+  /** As `out.reserve`. The peer's memory is not used for anything else before it is committed, also after `release`. */
+  reserve(lengthBytes: number): Reserved | null {
+    const bytes = this.out.reserve(lengthBytes);
+    if (bytes === null) return null;
+    const { out } = this;
+    const at = out.ringTotal;
+    this.#views++;
+    return {
+      bytes,
+      get isLost() {
+        return out.ringTotal !== at;
+      },
+      get isNext() {
+        return out.isMoved && out.ringTotal === at;
+      },
+      commit: (committed) => {
+        if (committed > 0) out.commit(committed);
+        this.#viewEnded();
+      },
+    };
+  }
+
+  #viewEnded(): void {
+    this.#views--;
+    if (this.#released && this.#views === 0) giveBack(this.#parts);
+  }
+
+  /** Gives the DMBs back, as soon as nobody has a view on them. Nothing of this connection is touched afterwards. */
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    giveBack(this.#parts);
+    if (this.#views === 0) giveBack(this.#parts);
   }
 }

@@ -9,11 +9,17 @@ import { type Dmb, fence } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
 import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
-import type { InboundHalf } from './layout.ts';
+import type { InboundHalf, Loan } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
 const PIECE_BYTES = 16 * 1024;
+
+/** Of the ring. */
+interface Run {
+  readonly length: number;
+  isLent: boolean;
+}
 
 export class Inbound implements InboundHalf {
   readonly #dmb: Dmb;
@@ -36,6 +42,9 @@ export class Inbound implements InboundHalf {
   #held: Buffer[] = [];
   #heldBytes = 0;
   #ringTotal = 0;
+  /** What was taken and is not the peer's yet, oldest first: it is lent, or stands behind something that is. */
+  readonly #runs: Run[] = [];
+  #runsBytes = 0;
   /** A cursor was published, and not looked since whether the writer waits for it. */
   #mayBlock = false;
 
@@ -142,7 +151,7 @@ export class Inbound implements InboundHalf {
     const produced = this.#words.load(WORD.PRODUCED);
     const unread = cursorDistance(this.#consumed, produced);
     if (unread === 0) return;
-    if (unread > this.#ringBytes || unread < cursorDistance(this.#consumed, this.#produced)) {
+    if (unread > this.#ringBytes - this.#runsBytes || unread < cursorDistance(this.#consumed, this.#produced)) {
       throw new PeerFault(`${unread} bytes produced in a ring of ${this.#ringBytes}`);
     }
     this.#produced = produced;
@@ -234,21 +243,67 @@ export class Inbound implements InboundHalf {
       const from = HEAD_BYTES + this.#offset;
       this.#dmb.bytes.copy(bytes, done, from, from + piece);
       done += piece;
-      this.#offset = (this.#offset + piece) % this.#ringBytes;
-      this.#consumed = (this.#consumed + piece) | 0;
-      this.#publishConsumed();
+      if (this.#runsBytes > 0) this.#addRun(piece, false);
+      this.#passed(piece);
     }
-    this.#ringTotal += length;
-    if (this.#isDraining) this.#drained();
     return bytes;
+  }
+
+  #passed(length: number): void {
+    this.#offset = (this.#offset + length) % this.#ringBytes;
+    this.#consumed = (this.#consumed + length) | 0;
+    this.#ringTotal += length;
+    this.#publishConsumed();
+    if (this.#isDraining) this.#drained();
+  }
+
+  get canLend(): boolean {
+    return this.isFromRing && this.#ringUnread > 0;
+  }
+
+  lend(max: number): Loan | null {
+    if (!this.canLend) return null;
+    const length = Math.min(max, this.#ringUnread, this.#ringBytes - this.#offset);
+    const from = HEAD_BYTES + this.#offset;
+    const bytes = this.#dmb.bytes.subarray(from, from + length);
+    const run = this.#addRun(length, true);
+    this.#passed(length);
+    return {
+      bytes,
+      giveBack: () => {
+        run.isLent = false;
+        this.#freeRuns();
+      },
+    };
+  }
+
+  #addRun(length: number, isLent: boolean): Run {
+    const run = { length, isLent };
+    this.#runs.push(run);
+    this.#runsBytes += length;
+    return run;
+  }
+
+  /** The cursor goes as far as the oldest that is lent. */
+  #freeRuns(): void {
+    for (let [first] = this.#runs; first?.isLent === false; [first] = this.#runs) {
+      this.#runs.shift();
+      this.#runsBytes -= first.length;
+    }
+    this.#publishConsumed();
+    this.taken();
+  }
+
+  get isFullOfLoans(): boolean {
+    return this.#runsBytes > 0 && cursorDistance(this.#published, this.#produced) === this.#ringBytes;
   }
 
   /** Not for every read: when the ring runs empty, and each quarter of it. A writer that has no room is woken. */
   #publishConsumed(): void {
-    const unsaid = cursorDistance(this.#published, this.#consumed);
-    if (this.#ringUnread > 0 && unsaid < this.#ringBytes / 4) return;
-    this.#published = this.#consumed;
-    this.#words.store(WORD.CONSUMED, this.#consumed);
+    const consumed = (this.#consumed - this.#runsBytes) | 0;
+    if (cursorDistance(this.#published, consumed) < (this.#ringUnread > 0 ? this.#ringBytes / 4 : 1)) return;
+    this.#published = consumed;
+    this.#words.store(WORD.CONSUMED, consumed);
     this.#mayBlock = true;
     this.#wakeBlocked();
   }

@@ -11,6 +11,13 @@ import type { SenderState } from './handover/sender.ts';
 export const LAYOUTS = ['isthmus', 'kernel'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
+/** Bytes of a ring, where the peer has put them: it can still change them. */
+export interface Loan {
+  readonly bytes: Buffer;
+  /** From now on the peer may write there. To be called once; in any order. */
+  giveBack(): void;
+}
+
 export interface Layout {
   readonly in: InboundHalf;
   readonly out: OutboundHalf;
@@ -37,6 +44,10 @@ export interface InboundHalf {
   readonly unread: number;
   /** Whether `take` would give something. */
   readonly canTake: boolean;
+  /** Whether `lend` would give something. */
+  readonly canLend: boolean;
+  /** Whether the peer has no room, and gets none before something that is lent is given back. */
+  readonly isFullOfLoans: boolean;
   /** Whether the peer has said in the DMB that nothing follows what was seen, so that the end of TCP need not be waited for. */
   readonly isEndSaid: boolean;
   /**
@@ -63,6 +74,8 @@ export interface InboundHalf {
   tcpEnd(): void;
   /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
   take(max: number): Buffer | null;
+  /** As `take`, without a copy, and not beyond the end of the ring; null where the next bytes are to be taken. */
+  lend(max: number): Loan | null;
   /** To be called after `take`, once what was taken is handed on. */
   taken(): void;
 }
@@ -91,6 +104,10 @@ export interface OutboundHalf {
    * When it is not all, the peer will signal once there is room.
    */
   write(chunk: Uint8Array, from?: number): number;
+  /** Room in one piece where the next byte goes in the peer's ring; null where there is none, or the peer's memory is not mapped. */
+  reserve(lengthBytes: number): Buffer | null;
+  /** So many bytes from the beginning of what `reserve` gave are written. Nothing else may have been since. */
+  commit(lengthBytes: number): void;
   /** Sets flags (FLAG) of the connection's state, beside those that stand. */
   raise(flags: number): void;
 }

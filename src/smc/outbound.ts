@@ -137,11 +137,28 @@ export class Outbound implements OutboundHalf {
     const whole = from === 0 && untilEnd === chunk.length;
     this.#peer.move(HEAD_BYTES + this.#offset, whole ? chunk : chunk.subarray(from, from + untilEnd));
     if (untilEnd < length) this.#peer.move(HEAD_BYTES, chunk.subarray(from + untilEnd, from + length));
+    this.#publish(length);
+    return length;
+  }
+
+  #publish(length: number): void {
     this.#offset = (this.#offset + length) % this.#ringBytes;
     this.#produced = (this.#produced + length) | 0;
     this.#ringTotal += length;
     this.#words.store(WORD.PRODUCED, this.#produced); // after the bytes
-    return length;
+  }
+
+  reserve(lengthBytes: number): Buffer | null {
+    const { bytes } = this.#peer;
+    if (bytes === null || !this.isMoved) return null;
+    this.lookAtRing();
+    if (lengthBytes > Math.min(this.#ringBytes - this.unconsumed, this.#ringBytes - this.#offset)) return null;
+    return bytes.subarray(HEAD_BYTES + this.#offset, HEAD_BYTES + this.#offset + lengthBytes);
+  }
+
+  commit(lengthBytes: number): void {
+    this.#publish(lengthBytes);
+    this.#peer.signal();
   }
 
   /** Sets flags of the connection's state, beside those that stand. */

@@ -184,6 +184,13 @@ class CdcInbound implements InboundHalf {
 
   taken(): void {}
 
+  /** Bytes are copied: what is consumed is said here in messages that go with others. */
+  lend(): null {
+    return null;
+  }
+  readonly canLend = false;
+  readonly isFullOfLoans = false;
+
   // Of the hand-over there is nothing to offer, to take back, or to hold.
   arm(): void {}
   retract(): void {}
@@ -251,6 +258,12 @@ class CdcOutbound implements OutboundHalf {
     this.#ends.say(said);
     return at - from;
   }
+
+  /** As it lends nothing. */
+  reserve(): null {
+    return null;
+  }
+  commit(): void {}
 
   raise(flags: number): void {
     this.#ends.say(raise(this.#ends.cdc, flags));
