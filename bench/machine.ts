@@ -1,6 +1,8 @@
 /** What the figures were taken on. */
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import { version } from '../src/cli/command.ts';
 import { timesOf } from './process-facts.ts';
 
 export interface Machine {
@@ -10,6 +12,8 @@ export interface Machine {
   readonly memoryGiB: number;
   readonly kernel: string;
   readonly node: string;
+  /** Of what takes part, as far as it is installed. */
+  readonly versions: Readonly<Record<string, string>>;
   /** Over the last minute, before and after. */
   readonly load: readonly [number, number];
   /** Time that the hypervisor gave to others, in percent of all CPU time of the run. */
@@ -38,6 +42,7 @@ export function lookAtMachine(): () => Machine {
       memoryGiB: Math.round(totalmem() / 2 ** 30),
       kernel: release(),
       node: process.version,
+      versions: versions(),
       load: [loadBefore, loadavg()[0] ?? 0],
       stealPercent: percent('steal'),
       othersPercent: percent('others'),
@@ -46,6 +51,20 @@ export function lookAtMachine(): () => Machine {
         .map(([name, value]) => `${name}=${value}`),
     };
   };
+}
+
+function versions(): Record<string, string> {
+  const found: Record<string, string> = { isthmus: version(), uv: process.versions.uv ?? '' };
+  const { resolve } = createRequire(import.meta.url);
+  for (const name of ['koffi', 'zeromq', 'ws']) {
+    try {
+      const [folder = ''] = new RegExp(`^.*/node_modules/${name}/`).exec(resolve(name)) ?? [];
+      found[name] = JSON.parse(readFileSync(`${folder}package.json`, 'utf8')).version;
+    } catch {
+      // it is not installed
+    }
+  }
+  return found;
 }
 
 /** In ticks. */

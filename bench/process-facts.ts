@@ -33,6 +33,11 @@ export function effortOf(pid: number): Effort {
   };
 }
 
+/** CPU time of all threads of some processes. */
+export function cpuSecondsOf(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + effortOf(pid).cpuMs, 0) / 1000;
+}
+
 /** utime, stime, and both of children that have ended and were waited for: fields 14 to 17 of /proc/PID/stat, in ticks. */
 export function timesOf(stat: string): readonly [utime: number, stime: number, cutime: number, cstime: number] {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');

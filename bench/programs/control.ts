@@ -1,4 +1,6 @@
 /** How the benchmark tells its programs what to do: calls and replies over the IPC channel. Nothing is said while time is taken. */
+import { createRequire } from 'node:module';
+import { cpuSecondsOf } from '../process-facts.ts';
 
 export interface Call {
   readonly id: number;
@@ -43,6 +45,17 @@ export interface Window {
 /** What a connection is expected to be once it has moved; null = it is not Isthmus that is measured. */
 export type Expectation = { readonly device: 'host' | 'loopback'; readonly access: 'mapped' | 'store' } | null;
 
+/** A package that only those have who develop this one. */
+export function load<T>(name: string): T {
+  try {
+    return createRequire(import.meta.url)(name) as T;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND')
+      throw new Error(`the package ${name} is not installed`);
+    throw new Error(`the package ${name} cannot be loaded: ${(error as Error).message}`);
+  }
+}
+
 /** Bytes that went through one end in a window, and the CPU time of its process. */
 export interface Sample {
   readonly bytes: number;
@@ -50,16 +63,17 @@ export interface Sample {
   readonly cpuSeconds: number;
 }
 
-export async function sample(bytes: () => number, { warmMs, windowMs }: Window): Promise<Sample> {
+/** @param pids whose CPU time */
+export async function sample(
+  bytes: () => number,
+  { warmMs, windowMs }: Window,
+  pids: readonly number[] = [process.pid],
+): Promise<Sample> {
   await sleep(warmMs);
-  const [bytesBefore, cpuBefore, before] = [bytes(), process.cpuUsage(), performance.now()];
+  const [bytesBefore, cpuBefore, before] = [bytes(), cpuSecondsOf(pids), performance.now()];
   await sleep(windowMs);
-  const cpu = process.cpuUsage(cpuBefore);
-  return {
-    bytes: bytes() - bytesBefore,
-    seconds: (performance.now() - before) / 1000,
-    cpuSeconds: (cpu.user + cpu.system) / 1e6,
-  };
+  const seconds = (performance.now() - before) / 1000;
+  return { bytes: bytes() - bytesBefore, seconds, cpuSeconds: cpuSecondsOf(pids) - cpuBefore };
 }
 
 export function sleep(ms: number): Promise<void> {
