@@ -8,7 +8,7 @@ function requests(by: 'node:http' | 'fetch', more: Partial<Step> = {}): Step {
     name: `${by === 'fetch' ? 'fetch' : 'HTTP'} over ${CONNECTIONS} connections`,
     figures: [{ name: 'requests', unit: '/s', better: 'higher' }],
     window: { warmMs: 300, windowMs: 1000 },
-    isQuick: false,
+    isQuick: true,
     measure: ({ ends, transport: { expects }, path }, window) =>
       ends.withServer({ kind: 'http', messageBytes: 1024, path: path() }, async (to) => [
         await ends.client.requests({ to, by, connections: CONNECTIONS, expects, ...window }),
@@ -19,8 +19,9 @@ function requests(by: 'node:http' | 'fetch', more: Partial<Step> = {}): Step {
 
 export const http: Comparison = {
   name: 'http',
+  isShort: true,
   steps: [
-    requests('node:http', { isQuick: true }),
+    requests('node:http'),
     requests('fetch', { canTake: ({ isUnix }) => !isUnix }), // it knows no Unix sockets
   ],
 };

@@ -33,7 +33,7 @@ export interface Step {
   readonly name: string;
   readonly figures: readonly Figure[];
   readonly window: Window;
-  /** Belongs to the quick form. */
+  /** Belongs to the short form of its question. */
   readonly isQuick: boolean;
   /** Where its first figure stands in a plot. */
   readonly point?: Point;
@@ -46,6 +46,8 @@ export interface Step {
 export interface Comparison {
   readonly name: string;
   readonly steps: readonly Step[];
+  /** Asked where nobody says what to ask. */
+  readonly isShort?: boolean;
   /** Between two processes, TCP first; without it all sockets that there are. */
   readonly transports?: readonly Transport[];
   /** Asked in the steadiest place only, if no other is wanted. */

@@ -22,7 +22,7 @@ export function roundTrip(messageBytes: number, more: Partial<Step> = {}): Step 
     name: `round trip ${sizeText(messageBytes)}`,
     figures: ROUND_TRIP_FIGURES,
     window: { warmMs: 200, windowMs: 700 },
-    isQuick: false,
+    isQuick: true,
     canTake: ({ name }) => name !== MEMCPY.name,
     measure: async (subject, window) => roundTripValues(await measure(subject, messageBytes, window)),
     ...more,
@@ -46,5 +46,6 @@ function measure(
 
 export const rtt: Comparison = {
   name: 'rtt',
-  steps: [roundTrip(64, { isQuick: true }), roundTrip(16 << 10, { isQuick: true })],
+  steps: [roundTrip(64), roundTrip(16 << 10)],
+  isShort: true,
 };

@@ -32,7 +32,7 @@ export const QUESTION_NAMES: readonly string[] = [...COMPARISONS, ...INQUIRIES].
 export interface BenchOptions {
   /** Null = three; fewer in the short form on a slow machine. */
   readonly rounds: number | null;
-  /** Shorter windows, one place, some transports, and some steps unless `only` says which: less than half a minute. */
+  /** Some steps, some transports, one place, shorter windows; of all questions, less than half a minute. */
   readonly isQuick: boolean;
   /** Names of questions; null = all that belong to the form. */
   readonly only: readonly string[] | null;
@@ -94,7 +94,8 @@ interface Compared {
 }
 
 async function compare(context: Context, options: BenchOptions, gaps: string[]): Promise<Compared> {
-  const questions = COMPARISONS.filter(({ name }) => options.only?.includes(name) ?? true);
+  const { only, isQuick } = options;
+  const questions = COMPARISONS.filter(({ name, isShort = false }) => only?.includes(name) ?? (isShort || !isQuick));
   const stages = chosenPlacements(context, options)
     .map((placement) => new Stage(placement, tasksAt(placement, questions, context, options), context))
     .filter(({ tasks }) => tasks.length > 0);
@@ -102,10 +103,7 @@ async function compare(context: Context, options: BenchOptions, gaps: string[]):
   const began = performance.now();
   let rounds = 0;
   const isTimeForMore = () =>
-    rounds === 0 ||
-    options.rounds !== null ||
-    !options.isQuick ||
-    (performance.now() - began) * (1 + 1 / rounds) < QUICK_MS;
+    rounds === 0 || options.rounds !== null || !isQuick || (performance.now() - began) * (1 + 1 / rounds) < QUICK_MS;
   for (const wanted = options.rounds ?? DEFAULT_ROUNDS; rounds < wanted && isTimeForMore(); rounds++) {
     for (const stage of stages) {
       context.progress(`round ${rounds + 1} of ${wanted}: ${stage.placement.title}`);
@@ -134,13 +132,13 @@ function tasksAt(
   placement: Placement,
   questions: readonly Comparison[],
   { placements }: Context,
-  { isQuick, only, placements: wanted }: BenchOptions,
+  { isQuick, placements: wanted }: BenchOptions,
 ): Task[] {
   return questions
     .filter(({ isInOnePlace }) => !isInOnePlace || wanted !== null || placement === steadiest(placements))
     .flatMap((question) => {
       const transports = transportsOf(question, placement, isQuick);
-      const steps = question.steps.filter((step) => step.isQuick || !isQuick || only !== null);
+      const steps = question.steps.filter((step) => step.isQuick || !isQuick);
       return transports.length === 0 ? [] : steps.map((step) => ({ question, step, transports }));
     });
 }

@@ -11,7 +11,7 @@ export const ws: Comparison = {
       name: `ws, round trip ${MESSAGE_BYTES} B`,
       figures: ROUND_TRIP_FIGURES,
       window: { warmMs: 300, windowMs: 700 },
-      isQuick: false,
+      isQuick: true,
       measure: ({ ends, transport: { expects }, path }, window) =>
         ends.withServer({ kind: 'ws', messageBytes: MESSAGE_BYTES, path: path() }, async (to) => {
           const { pids } = ends;

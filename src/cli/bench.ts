@@ -58,9 +58,13 @@ export const bench: Command = {
   async main(args) {
     const { values } = parseArgs({ args: [...args], options: OPTIONS });
     const { json, markdown, svg, from } = values;
-    // Before it takes its time.
-    if (svg !== undefined) mkdirSync(svg, { recursive: true });
-    if (markdown !== undefined) writeFileSync(markdown, '', { flag: 'a' });
+    try {
+      // Before it takes its time.
+      if (svg !== undefined) mkdirSync(svg, { recursive: true });
+      if (markdown !== undefined) writeFileSync(markdown, '', { flag: 'a' });
+    } catch (error) {
+      throw new UsageError((error as Error).message);
+    }
     const report = from === undefined ? await runBench(optionsOf(values)) : readReport(from);
     process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
     const pictures = svg === undefined ? [] : drawPlots(report, svg);
@@ -74,7 +78,9 @@ export const bench: Command = {
 
 function readReport(file: string): Report {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Report;
+    const report = JSON.parse(readFileSync(file, 'utf8')) as Report;
+    if (!Array.isArray(report.comparisons)) throw new Error(`${file} is no report`);
+    return report;
   } catch (error) {
     throw new UsageError(`--from: ${(error as Error).message}`);
   }

@@ -18,7 +18,7 @@ function filesBelow(folder: string, extension: string): string[] {
 
 const DOCUMENTS = [
   ...readdirSync(ROOT).filter((name) => name.endsWith('.md')),
-  ...['docs', 'src', 'test'].flatMap((folder) => filesBelow(folder, '.md')),
+  ...['bench', 'docs', 'src', 'test'].flatMap((folder) => filesBelow(folder, '.md')),
 ];
 
 test('what is generated is current', () => {
