@@ -77,6 +77,10 @@ export function moreDescriptors(before: readonly string[], after: readonly strin
 
 /** How many connections a process may hold, with some descriptors to spare; programs of Node.js raise their limit by themselves. */
 export function mostConnections(): number {
-  const limit = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
-  return limit === undefined || limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit) - 100;
+  try {
+    const limit = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return limit === undefined || limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit) - 100;
+  } catch {
+    return Number.POSITIVE_INFINITY; // not Linux
+  }
 }

@@ -1,5 +1,4 @@
 /** How long does a message take there and back, and what CPU time does it cost at both ends? Ping-pong over one connection. */
-
 import type { Window } from './programs/control.ts';
 import type { RoundTrips } from './programs/times.ts';
 import type { Comparison, Step, Subject } from './question.ts';

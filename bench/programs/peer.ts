@@ -133,7 +133,6 @@ async function withAnswerer<T>(
   try {
     return await Promise.race([use(end), lost]);
   } finally {
-    lost.catch(() => {}); // now it is to end
     end.received = () => {};
     end.line.close();
     other.end();
@@ -157,6 +156,7 @@ async function child(answer: Answer, cpu: number | null, to: Received): Promise<
     stdio: ['pipe', 'pipe', 'inherit', ...(ipc === null ? [] : (['ipc'] as const))],
     serialization: ipc === 'ipc-json' ? 'json' : 'advanced',
   });
+  child.on('error', () => {}); // the first one ends it, see below; of more of them nobody needs to hear
   const { stdin, stdout, pid = -1 } = child;
   if (stdin === null || stdout === null) throw new Error('a child without pipes');
   const line = bound ?? (ipc === null ? pipeLine(stdout, stdin, to) : ipcLine(child, ipc, to));
