@@ -8,7 +8,11 @@ test('an axis goes from the power of ten below all values to the one above', () 
 });
 
 test('labels keep their order and their distance', () => {
-  assert.deepEqual(apart([50, 10, 12, 11], 5), [50, 10, 20, 15]);
+  assert.deepEqual(apart([50, 10, 12, 11], 5, 100), [50, 10, 20, 15]);
+});
+
+test('labels do not leave the plot', () => {
+  assert.deepEqual(apart([10, 99, 98, 100], 5, 100), [10, 95, 90, 100]);
 });
 
 const chart = (name: string) =>

@@ -23,7 +23,7 @@ export interface Chart {
   readonly lines: readonly Line[];
 }
 
-const [WIDTH, HEIGHT] = [860, 480];
+const [WIDTH, HEIGHT] = [900, 480];
 const PLOT = { left: 70, right: 620, top: 66, bottom: 420 };
 const LABEL_HEIGHT = 16;
 
@@ -96,7 +96,7 @@ export function lineChart({ title, subtitle, xTitle, yTitle, textOf, lines }: Ch
     }
   }
   const wanted = drawn.map(({ line }) => y(line.points.at(-1)?.median ?? 1));
-  for (const [i, at] of apart(wanted, LABEL_HEIGHT).entries()) {
+  for (const [i, at] of apart(wanted, LABEL_HEIGHT, PLOT.bottom).entries()) {
     const { line, colour } = drawn[i] as (typeof drawn)[number];
     parts.push(
       text(PLOT.right + 12, at + 4, line.name, `class="c${colour}"${line.kind === 'ours' ? ' font-weight="700"' : ''}`),
@@ -118,14 +118,19 @@ export function decades(values: readonly number[]): number[] {
   return Array.from({ length: high - low + 1 }, (_, i) => 10 ** (low + i));
 }
 
-/** Moves labels so that none stands closer to the next than `distance`, and keeps their order. */
-export function apart(wanted: readonly number[], distance: number): number[] {
+/** Moves labels so that none stands closer to the next than `distance`, or below `most`, and keeps their order. */
+export function apart(wanted: readonly number[], distance: number, most: number): number[] {
   const order = wanted.map((at, i) => ({ at, i })).sort((a, b) => a.at - b.at);
   const placed = new Array<number>(wanted.length);
   let next = Number.NEGATIVE_INFINITY;
   for (const { at, i } of order) {
     placed[i] = Math.max(at, next);
     next = (placed[i] ?? 0) + distance;
+  }
+  next = most;
+  for (const { i } of order.reverse()) {
+    placed[i] = Math.min(placed[i] ?? 0, next);
+    next = (placed[i] ?? 0) - distance;
   }
   return placed;
 }
