@@ -1,6 +1,6 @@
 /** `npm run bench:compare -- REV`: this checkout beside another revision, by turns. */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -62,7 +62,10 @@ async function compare(revision: string): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
   progress(`building ${revision}`);
   must('git', ['worktree', 'add', '--detach', tree, revision], ROOT);
-  symlinkSync(join(ROOT, 'node_modules'), join(tree, 'node_modules'));
+  for (const folder of ['', 'bench/packages']) {
+    const [from, to] = [ROOT, tree].map((root) => join(root, folder, 'node_modules')) as [string, string];
+    if (existsSync(from) && existsSync(join(tree, folder))) symlinkSync(from, to);
+  }
   must(process.execPath, ['scripts/build.mjs'], tree);
 
   const sides = [

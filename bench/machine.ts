@@ -1,8 +1,8 @@
 /** What the figures were taken on. */
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
 import { version } from '../src/cli/command.ts';
+import { versionOf } from './packages.ts';
 import { timesOf } from './process-facts.ts';
 
 export interface Machine {
@@ -54,17 +54,11 @@ export function lookAtMachine(): () => Machine {
 }
 
 function versions(): Record<string, string> {
-  const found: Record<string, string> = { isthmus: version(), uv: process.versions.uv ?? '' };
-  const { resolve } = createRequire(import.meta.url);
-  for (const name of ['koffi', 'zeromq', 'ws']) {
-    try {
-      const [folder = ''] = new RegExp(`^.*/node_modules/${name}/`).exec(resolve(name)) ?? [];
-      found[name] = JSON.parse(readFileSync(`${folder}package.json`, 'utf8')).version;
-    } catch {
-      // it is not installed
-    }
-  }
-  return found;
+  const packages = ['koffi', 'zeromq', 'ws'].flatMap((name) => {
+    const found = versionOf(name);
+    return found === null ? [] : [[name, found] as const];
+  });
+  return { isthmus: version(), uv: process.versions.uv ?? '', ...Object.fromEntries(packages) };
 }
 
 /** In ticks. */

@@ -3,17 +3,9 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { type EventEmitter, once } from 'node:events';
 import { Agent, get } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { load } from '../packages.ts';
 import { cpuSecondsOf } from '../process-facts.ts';
-import {
-  type Address,
-  collectGarbage,
-  type Expectation,
-  load,
-  type Sample,
-  sample,
-  sleep,
-  type Window,
-} from './control.ts';
+import { type Address, collectGarbage, type Expectation, type Sample, sample, sleep, type Window } from './control.ts';
 import { type Path, pathFor } from './path.ts';
 import { type Latency, type RoundTrips, Times } from './times.ts';
 

@@ -1,5 +1,4 @@
 /** How the benchmark tells its programs what to do: calls and replies over the IPC channel. Nothing is said while time is taken. */
-import { createRequire } from 'node:module';
 import { cpuSecondsOf } from '../process-facts.ts';
 
 export interface Call {
@@ -44,17 +43,6 @@ export interface Window {
 
 /** What a connection is expected to be once it has moved; null = it is not Isthmus that is measured. */
 export type Expectation = { readonly device: 'host' | 'loopback'; readonly access: 'mapped' | 'store' } | null;
-
-/** A package that only those have who develop this one. */
-export function load<T>(name: string): T {
-  try {
-    return createRequire(import.meta.url)(name) as T;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND')
-      throw new Error(`the package ${name} is not installed`);
-    throw new Error(`the package ${name} cannot be loaded: ${(error as Error).message}`);
-  }
-}
 
 /** Bytes that went through one end in a window, and the CPU time of its process. */
 export interface Sample {

@@ -2,7 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import type { MessagePort, Worker } from 'node:worker_threads';
-import { load } from './control.ts';
+import { load } from '../packages.ts';
 
 export type LineKind = 'ipc-json' | 'ipc-advanced' | 'pipes' | 'zeromq' | 'port-copy' | 'port-transfer';
 /** With what is no way to talk, but a limit: see ring.ts. */

@@ -1,7 +1,8 @@
 /** The server of the benchmark: plain node:net and node:http, knows nothing of Isthmus. */
 import { createServer as createHttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
-import { type Address, collectGarbage, load, type Sample, sample, type Window } from './control.ts';
+import { load } from '../packages.ts';
+import { type Address, collectGarbage, type Sample, sample, type Window } from './control.ts';
 import { describeFirst } from './path.ts';
 
 export interface ListenOptions {
