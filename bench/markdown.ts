@@ -28,7 +28,7 @@ export function formatMarkdown(report: Report, pictures: readonly Picture[]): st
             .map((pair) => pair.join(' '))
             .join(', '),
         ],
-        ['when', `${startedAt}, for ${Math.round(seconds / 60)} minutes, ${rounds} rounds`],
+        ['when', `${startedAt}, ${Math.ceil(seconds / 60)} min, ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`],
       ],
     )}`,
     ...pictures.map(({ title, path }) => `![${title}](${path})`),

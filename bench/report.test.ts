@@ -103,13 +103,14 @@ test('what is ahead of Isthmus is said in words, but for the limits of the machi
     [TCP, 9],
     [MAPPED, 4],
     [STORE, 2],
+    [UNIX, 3],
     [PIPES, 5],
     [ZEROMQ, 2],
     [RING, 1],
     [IPC_JSON, null],
   ];
   assert.deepEqual(shortfallsOf([row('round trip', 'lower', values)]).others, [
-    'round trip, p50: zeromq, ipc:// 2.00 µs, Isthmus, mapped 4.00: 2.00 times as good (two processes)',
+    'round trip, p50: Isthmus, mapped 4.00 µs, zeromq, ipc:// 2.00 (2.00 times as good), Unix socket 3.00 (1.33 times as good) (two processes)',
   ]);
 });
 

@@ -36,13 +36,13 @@ function behindOthers({ placement, step, figure, unit, better, transports }: Com
   const ours = transports.find(isDefault);
   if (ours === undefined || ours.value === null) return [];
   const base = ours.value.median;
-  return transports
+  const ahead = transports
     .filter((one) => !isOurs(one) && !isNoOther(one))
-    .flatMap(({ title, value }) => {
-      const times = value === null ? 0 : timesBetter(better, base, value.median);
-      if (value === null || times <= 1) return [];
-      return [
-        `${step}, ${figure}: ${title} ${formatNumber(value.median)} ${unit}, ${ours.title} ${formatNumber(base)}: ${formatNumber(times)} times as good (${placement.title})`,
-      ];
-    });
+    .flatMap(({ title, value }) => (value === null ? [] : [{ title, value: value.median }]))
+    .map((one) => ({ ...one, times: timesBetter(better, base, one.value) }))
+    .filter(({ times }) => times > 1)
+    .sort((a, b) => b.times - a.times)
+    .map(({ title, value, times }) => `${title} ${formatNumber(value)} (${formatNumber(times)} times as good)`);
+  if (ahead.length === 0) return [];
+  return [`${step}, ${figure}: ${ours.title} ${formatNumber(base)} ${unit}, ${ahead.join(', ')} (${placement.title})`];
 }

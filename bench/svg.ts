@@ -24,7 +24,7 @@ export interface Chart {
 }
 
 const [WIDTH, HEIGHT] = [900, 480];
-const PLOT = { left: 70, right: 620, top: 66, bottom: 420 };
+const PLOT = { left: 84, right: 620, top: 66, bottom: 420 };
 const LABEL_HEIGHT = 16;
 
 /** By light and dark ground; the first is ours. */
@@ -45,6 +45,7 @@ const STYLE = `
   .grid { stroke: #d1d5db; stroke-width: 1 }
   polyline { fill: none; stroke-width: 1.5 }
   .ours { stroke-width: 3 }
+  text.ours { font-weight: 700 }
   .limit { stroke-dasharray: 6 4 }
   .spread { stroke-width: 1; opacity: 0.6 }
 ${COLOURS.map(([light], i) => `  .c${i} { stroke: ${light} } text.c${i}, circle.c${i} { fill: ${light}; stroke: none }\n`).join('')}
@@ -98,9 +99,7 @@ export function lineChart({ title, subtitle, xTitle, yTitle, textOf, lines }: Ch
   const wanted = drawn.map(({ line }) => y(line.points.at(-1)?.median ?? 1));
   for (const [i, at] of apart(wanted, LABEL_HEIGHT, PLOT.bottom).entries()) {
     const { line, colour } = drawn[i] as (typeof drawn)[number];
-    parts.push(
-      text(PLOT.right + 12, at + 4, line.name, `class="c${colour}"${line.kind === 'ours' ? ' font-weight="700"' : ''}`),
-    );
+    parts.push(text(PLOT.right + 12, at + 4, line.name, `class="c${colour} ${line.kind}"`));
   }
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img">
 <title>${escaped(title)}</title>
