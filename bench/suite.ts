@@ -242,7 +242,9 @@ class Stage {
     const failures = this.#failures.get(what) ?? [];
     if (failures.length >= MAX_FAILURES) return null;
     const hasPath = transport.isUnix || transport.peer === 'zeromq';
-    const path = () => (hasPath ? join(this.#context.folder, `${this.#sockets++}.sock`) : null);
+    // What is killed leaves its socket behind: no name comes twice.
+    const name = () => `${this.placement.name}-${this.#sockets++}.sock`;
+    const path = () => (hasPath ? join(this.#context.folder, name()) : null);
     try {
       const window = this.#context.isQuick ? QUICK_WINDOW : step.window;
       return await step.measure({ ends, transport, placement: this.placement, path }, window);

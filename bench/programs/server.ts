@@ -101,7 +101,7 @@ interface WsPackage {
   readonly WebSocketServer: new (
     options: object,
   ) => {
-    on(event: 'connection', listener: (socket: WebSocket) => void): void;
+    on(event: 'connection', listener: (socket: WebSocket) => void): { on(event: 'error', listener: () => void): void };
   };
 }
 interface WebSocket {
@@ -113,8 +113,11 @@ function webSockets(messageBytes: number): Server {
   const { WebSocketServer } = load<WsPackage>('ws');
   const server = createHttpServer();
   const message = Buffer.alloc(messageBytes, 's');
-  new WebSocketServer({ server, perMessageDeflate: false }).on('connection', (socket) => {
-    socket.on('message', () => socket.send(message)).on('error', () => {});
-  });
+  const sockets = new WebSocketServer({ server, perMessageDeflate: false });
+  sockets
+    .on('connection', (socket) => {
+      socket.on('message', () => socket.send(message)).on('error', () => {});
+    })
+    .on('error', () => {}); // those of the server, which are heard there
   return server;
 }
