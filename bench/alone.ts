@@ -28,7 +28,13 @@ export const alone: Inquiry = {
       unit: 'µs',
       measure: async ({ client }, to) => {
         const window = { warmMs: WARM_MS, windowMs: WINDOW_MS };
-        const { p50 } = await client.roundTrips({ to, messageBytes: MESSAGE_BYTES, expects: null, ...window });
+        const { p50 } = await client.roundTrips({
+          to,
+          messageBytes: MESSAGE_BYTES,
+          expects: null,
+          pids: [],
+          ...window,
+        });
         return p50;
       },
     }),

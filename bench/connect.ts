@@ -11,7 +11,7 @@ export const connects: Comparison = {
         { name: 'p99', unit: 'µs', better: 'lower' },
       ],
       window: { warmMs: 200, windowMs: 700 },
-      isQuick: false,
+      isQuick: true,
       measure: ({ ends, path }, window) =>
         ends.withServer({ kind: 'echo', messageBytes: 1, path: path() }, async (to) => {
           const { p50, p99 } = await ends.client.connects({ to, ...window });

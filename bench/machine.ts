@@ -1,6 +1,8 @@
 /** What the figures were taken on. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import { version } from '../src/cli/command.ts';
+import { versionOf } from './packages.ts';
 import { timesOf } from './process-facts.ts';
 
 export interface Machine {
@@ -10,6 +12,8 @@ export interface Machine {
   readonly memoryGiB: number;
   readonly kernel: string;
   readonly node: string;
+  /** Of what takes part, as far as it is installed. */
+  readonly versions: Readonly<Record<string, string>>;
   /** Over the last minute, before and after. */
   readonly load: readonly [number, number];
   /** Time that the hypervisor gave to others, in percent of all CPU time of the run. */
@@ -38,6 +42,7 @@ export function lookAtMachine(): () => Machine {
       memoryGiB: Math.round(totalmem() / 2 ** 30),
       kernel: release(),
       node: process.version,
+      versions: versions(),
       load: [loadBefore, loadavg()[0] ?? 0],
       stealPercent: percent('steal'),
       othersPercent: percent('others'),
@@ -46,6 +51,14 @@ export function lookAtMachine(): () => Machine {
         .map(([name, value]) => `${name}=${value}`),
     };
   };
+}
+
+function versions(): Record<string, string> {
+  const packages = ['koffi', 'zeromq', 'ws'].flatMap((name) => {
+    const found = versionOf(name);
+    return found === null ? [] : [[name, found] as const];
+  });
+  return { isthmus: version(), uv: process.versions.uv ?? '', ...Object.fromEntries(packages) };
 }
 
 /** In ticks. */

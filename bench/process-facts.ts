@@ -33,6 +33,11 @@ export function effortOf(pid: number): Effort {
   };
 }
 
+/** CPU time of all threads of some processes. */
+export function cpuSecondsOf(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + effortOf(pid).cpuMs, 0) / 1000;
+}
+
 /** utime, stime, and both of children that have ended and were waited for: fields 14 to 17 of /proc/PID/stat, in ticks. */
 export function timesOf(stat: string): readonly [utime: number, stime: number, cutime: number, cstime: number] {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -72,6 +77,10 @@ export function moreDescriptors(before: readonly string[], after: readonly strin
 
 /** How many connections a process may hold, with some descriptors to spare; programs of Node.js raise their limit by themselves. */
 export function mostConnections(): number {
-  const limit = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
-  return limit === undefined || limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit) - 100;
+  try {
+    const limit = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return limit === undefined || limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit) - 100;
+  } catch {
+    return Number.POSITIVE_INFINITY; // not Linux
+  }
 }

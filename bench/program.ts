@@ -3,11 +3,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { ClientCommands } from './programs/client.ts';
 import type { Address, Call, Remote, Reply } from './programs/control.ts';
+import type { PeerCommands } from './programs/peer.ts';
 import type { ListenOptions, ServerCommands } from './programs/server.ts';
 
 const PROGRAM = fileURLToPath(new URL('programs/main.js', import.meta.url));
 /** No measurement takes that long: something hangs. */
 const CALL_TIMEOUT_MS = 30_000;
+/** But for thousands of connections, on a busy machine. */
+const OPEN_TIMEOUT_MS = 120_000;
 
 interface Waiting {
   readonly resolve: (result: unknown) => void;
@@ -16,9 +19,9 @@ interface Waiting {
 }
 
 export interface ProgramOptions {
-  readonly role: 'server' | 'client' | 'both';
+  readonly role: 'server' | 'client' | 'both' | 'peer';
   /** Null = not pinned. */
-  readonly cpu: number | null;
+  readonly cpus: readonly number[] | null;
   readonly env: NodeJS.ProcessEnv;
   readonly nodeOptions?: readonly string[];
 }
@@ -36,10 +39,10 @@ export class Program {
   #failure: string | null = null;
   #stderr = '';
 
-  constructor({ role, cpu, env, nodeOptions = [] }: ProgramOptions) {
+  constructor({ role, cpus, env, nodeOptions = [] }: ProgramOptions) {
     const node = [process.execPath, ...nodeOptions, PROGRAM, role];
     // taskset becomes node: the process id stays.
-    const [file, ...args] = cpu === null ? node : ['taskset', '-c', String(cpu), ...node];
+    const [file, ...args] = cpus === null ? node : ['taskset', '-c', cpus.join(','), ...node];
     this.#child = spawn(file as string, args, { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     running.add(this);
     this.#child.stderr?.on('data', (chunk) => {
@@ -71,10 +74,11 @@ export class Program {
     if (this.#failure !== null) return Promise.reject(new Error(this.#failure));
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
+      const timeoutMs = name === 'openMany' ? OPEN_TIMEOUT_MS : CALL_TIMEOUT_MS;
       const timer = setTimeout(() => {
-        this.#fail(`no answer to '${name}' within ${CALL_TIMEOUT_MS / 1000} s`);
+        this.#fail(`no answer to '${name}' within ${timeoutMs / 1000} s`);
         this.kill();
-      }, CALL_TIMEOUT_MS);
+      }, timeoutMs);
       this.#waiting.set(id, { resolve, reject, timer });
       this.#child.send({ id, name, argument } satisfies Call, (error) => error && this.#fail(error.message));
     });
@@ -130,12 +134,18 @@ export interface EndsOptions {
 export class Ends {
   readonly server: Remote<ServerCommands>;
   readonly client: Remote<ClientCommands>;
+  readonly peer: Remote<PeerCommands>;
   readonly programs: readonly Program[];
 
   constructor(server: Program, client: Program) {
     this.server = remote<ServerCommands>(server);
     this.client = remote<ClientCommands>(client);
+    this.peer = remote<PeerCommands>(client);
     this.programs = server === client ? [server] : [server, client];
+  }
+
+  get pids(): readonly number[] {
+    return this.programs.map(({ pid }) => pid);
   }
 
   get isOneProcess(): boolean {
@@ -145,8 +155,8 @@ export class Ends {
   /** Two programs. */
   static start({ cpus, clientEnv, ...options }: EndsOptions): Ends {
     return new Ends(
-      new Program({ role: 'server', cpu: cpus?.server ?? null, ...options }),
-      new Program({ role: 'client', cpu: cpus?.client ?? null, ...options, ...(clientEnv && { env: clientEnv }) }),
+      new Program({ role: 'server', cpus: cpus && [cpus.server], ...options }),
+      new Program({ role: 'client', cpus: cpus && [cpus.client], ...options, ...(clientEnv && { env: clientEnv }) }),
     );
   }
 

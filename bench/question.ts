@@ -1,8 +1,9 @@
 /** What a file of questions offers to suite.ts. */
-import type { Placements } from './placement.ts';
+import type { Placement, Placements } from './placement.ts';
 import type { Ends } from './program.ts';
-import type { Expectation, Window } from './programs/control.ts';
+import type { Window } from './programs/control.ts';
 import type { Better } from './statistics.ts';
+import type { Transport } from './transports.ts';
 
 export interface Figure {
   readonly name: string;
@@ -13,9 +14,18 @@ export interface Figure {
 /** What a step is given: one transport in one place. */
 export interface Subject {
   readonly ends: Ends;
-  readonly expects: Expectation;
-  /** A path for a Unix socket, if that is the transport. */
+  readonly transport: Transport;
+  readonly placement: Placement;
+  /** A new path for a Unix socket, if the transport needs one. */
   path(): string | null;
+}
+
+/** Lines over how large, or how many. */
+export type PlotName = 'round trip' | 'stream' | 'connections';
+
+export interface Point {
+  readonly plot: PlotName;
+  readonly at: number;
 }
 
 /** One measurement. All transports take it one after the other, in a new order each round, before the next one comes. */
@@ -23,15 +33,25 @@ export interface Step {
   readonly name: string;
   readonly figures: readonly Figure[];
   readonly window: Window;
-  /** Belongs to the quick form. */
+  /** Belongs to the short form of its question. */
   readonly isQuick: boolean;
-  /** Resolves to the values of the figures. Rejects when it cannot be measured. */
-  measure(subject: Subject, window: Window): Promise<readonly number[]>;
+  /** Where its first figure stands in a plot. */
+  readonly point?: Point;
+  /** A transport that cannot take it is not missed. */
+  canTake?(transport: Transport): boolean;
+  /** Resolves to the values of the figures; null for one that has no meaning here. Rejects when it cannot be measured. */
+  measure(subject: Subject, window: Window): Promise<readonly (number | null)[]>;
 }
 
 export interface Comparison {
   readonly name: string;
   readonly steps: readonly Step[];
+  /** Asked where nobody says what to ask. */
+  readonly isShort?: boolean;
+  /** Between two processes, TCP first; without it all sockets that there are. */
+  readonly transports?: readonly Transport[];
+  /** Asked in the steadiest place only, if no other is wanted. */
+  readonly isInOnePlace?: boolean;
 }
 
 export interface Context {

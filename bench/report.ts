@@ -2,8 +2,9 @@
 import { formatTable } from '../src/cli/command.ts';
 import { describeMachine, type Machine } from './machine.ts';
 import type { PlacementName } from './placement.ts';
-import type { Finding } from './question.ts';
-import { type Better, ratiosByRound, type Spread, spreadOf } from './statistics.ts';
+import type { Finding, Point } from './question.ts';
+import { type Better, formatNumber, ratiosByRound, type Spread, spreadOf } from './statistics.ts';
+import { formatGrid, gridsOf } from './tables.ts';
 import { TCP, type TransportName } from './transports.ts';
 
 export interface Report {
@@ -22,6 +23,8 @@ export interface ComparisonRow {
   readonly question: string;
   readonly placement: { readonly name: PlacementName; readonly title: string };
   readonly step: string;
+  /** Where it stands in a plot, if it does. */
+  readonly point: Point | null;
   readonly figure: string;
   readonly unit: string;
   readonly better: Better;
@@ -66,14 +69,13 @@ export function formatReport(report: Report): string {
   const parts = [describeMachine(machine)];
   if (comparisons.length > 0) {
     parts.push(
-      `Medians of ${rounds} rounds. 2.0x: twice as good as TCP in the same round; in brackets the least and the most of all rounds.`,
+      `Medians of ${rounds} ${rounds === 1 ? 'round' : 'rounds'}. 2.0x: twice as good as TCP in the same round; in brackets the least and the most of all rounds.`,
     );
   }
   const placements = new Map(comparisons.map(({ placement }) => [placement.name, placement]));
-  for (const placement of placements.values()) {
-    parts.push(
-      `${placement.title}\n${formatComparisons(comparisons.filter((row) => row.placement.name === placement.name))}`,
-    );
+  for (const { name, title } of placements.values()) {
+    const rows = comparisons.filter(({ placement }) => placement.name === name);
+    parts.push(`${title}\n${gridsOf(rows).map(formatGrid).join('\n')}`);
   }
   for (const { title, findings } of answers) parts.push(`${title}\n${formatFindings(findings)}`);
   if (gaps.length > 0) parts.push(`not measured:\n${gaps.map((gap) => `  ${gap}\n`).join('')}`);
@@ -81,29 +83,6 @@ export function formatReport(report: Report): string {
   return `${parts.map((part) => part.trimEnd()).join('\n\n')}\n`;
 }
 
-function formatComparisons(rows: readonly ComparisonRow[]): string {
-  const columns = rows[0]?.transports ?? [];
-  const lines = rows.map(({ step, figure, unit }) => [`  ${step}: ${figure}`, unit]);
-  for (const [i] of columns.entries()) {
-    // A table of its own within one column, so that its title may be as long as all three parts.
-    const parts = formatTable(rows.map(({ transports }) => cells(transports[i] as TransportColumn))).split('\n');
-    for (const [row, line] of lines.entries()) line.push(parts[row] ?? '');
-  }
-  return formatTable([['', '', ...columns.map(({ title }) => title)], ...lines]);
-}
-
-function cells({ value, ratio }: TransportColumn): string[] {
-  const median = value === null ? '-' : formatNumber(value.median);
-  if (ratio === null) return [median];
-  return [median, `${formatNumber(ratio.median)}x`, `(${formatNumber(ratio.low)}-${formatNumber(ratio.high)})`];
-}
-
 function formatFindings(findings: readonly Finding[]): string {
   return formatTable(findings.map(({ name, value, unit, detail }) => [`  ${name}`, formatNumber(value), unit, detail]));
-}
-
-/** Three digits that count. */
-export function formatNumber(value: number): string {
-  const size = Math.abs(value);
-  return value.toFixed(size >= 100 || value === 0 ? 0 : size >= 10 ? 1 : 2);
 }

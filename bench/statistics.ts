@@ -57,3 +57,15 @@ export function shuffled<T>(values: readonly T[], random: () => number = Math.ra
   }
   return result;
 }
+
+/** Of bytes, in words. */
+export function sizeText(bytes: number): string {
+  if (bytes >= 1 << 20) return `${bytes / (1 << 20)} MiB`;
+  return bytes >= 1 << 10 ? `${bytes / (1 << 10)} KiB` : `${bytes} B`;
+}
+
+/** Three digits that count. */
+export function formatNumber(value: number): string {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 100 || value === 0 ? 0 : size >= 10 ? 1 : 2);
+}

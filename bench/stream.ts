@@ -1,32 +1,49 @@
 /** How many bytes go one way in a second, and what CPU time do they cost at both ends? One connection, one writer. */
-import type { Comparison, Step } from './question.ts';
+import type { Window } from './programs/control.ts';
+import type { Comparison, Step, Subject } from './question.ts';
+import { sizeText } from './statistics.ts';
 
 const GB = 1e9;
 
-function stream(size: string, writeBytes: number, isQuick: boolean): Step {
+export function stream(writeBytes: number, more: Partial<Step> = {}): Step {
   return {
-    name: `stream, writes of ${size}`,
+    name: `stream, writes of ${sizeText(writeBytes)}`,
     figures: [
       { name: 'rate', unit: 'GB/s', better: 'higher' },
       { name: 'CPU', unit: 's/GB', better: 'lower' },
     ],
     window: { warmMs: 200, windowMs: 1000 },
-    isQuick,
-    measure: ({ ends, expects, path }, window) =>
-      ends.withServer({ kind: 'sink', messageBytes: 0, path: path() }, async (to) => {
-        const { server, client } = ends;
-        await client.startStream({ to, writeBytes, expects });
-        const [received, sent] = await Promise.all([server.sampleReceived(window), client.sampleSent(window)]);
-        const [total, arrived] = [await client.stopStream(), await server.received()];
-        if (total !== arrived) throw new Error(`${total} bytes were written, ${arrived} have arrived`);
-        const readerCost = received.cpuSeconds / received.bytes;
-        const cost = ends.isOneProcess ? readerCost : readerCost + sent.cpuSeconds / sent.bytes;
-        return [received.bytes / received.seconds / GB, cost * GB];
-      }),
+    isQuick: true,
+    measure: (subject, window) => measure(subject, writeBytes, window),
+    ...more,
   };
+}
+
+async function measure(
+  { ends, transport, placement, path }: Subject,
+  writeBytes: number,
+  window: Window,
+): Promise<readonly number[]> {
+  const { peer, expects } = transport;
+  if (peer !== null) {
+    const cpu = placement.cpus?.server ?? null;
+    const sample = await ends.peer.stream({ peer, cpu, path: path(), messageBytes: writeBytes, ...window });
+    return [sample.bytes / sample.seconds / GB, (sample.cpuSeconds / sample.bytes) * GB];
+  }
+  return await ends.withServer({ kind: 'sink', messageBytes: 0, path: path() }, async (to) => {
+    const { server, client } = ends;
+    await client.startStream({ to, writeBytes, expects });
+    const [received, sent] = await Promise.all([server.sampleReceived(window), client.sampleSent(window)]);
+    const [total, arrived] = [await client.stopStream(), await server.received()];
+    if (total !== arrived) throw new Error(`${total} bytes were written, ${arrived} have arrived`);
+    const readerCost = received.cpuSeconds / received.bytes;
+    const cost = ends.isOneProcess ? readerCost : readerCost + sent.cpuSeconds / sent.bytes;
+    return [received.bytes / received.seconds / GB, cost * GB];
+  });
 }
 
 export const streams: Comparison = {
   name: 'stream',
-  steps: [stream('4 KiB', 4 << 10, false), stream('64 KiB', 64 << 10, true), stream('1 MiB', 1 << 20, false)],
+  steps: [stream(4 << 10, { isQuick: false }), stream(64 << 10), stream(1 << 20, { isQuick: false })],
+  isShort: true,
 };

@@ -10,24 +10,29 @@ import { http } from './http.ts';
 import { idle } from './idle.ts';
 import { lookAtMachine } from './machine.ts';
 import { memory } from './memory.ts';
+import { peers } from './peers.ts';
 import { findPlacements, type Placement, type PlacementName, steadiest } from './placement.ts';
 import { Ends, Program } from './program.ts';
 import type { Comparison, Context, Inquiry, Step } from './question.ts';
 import { type Answer, type ComparisonRow, column, type Report } from './report.ts';
 import { rtt } from './rtt.ts';
+import { scale } from './scale.ts';
 import { short } from './short.ts';
 import { start } from './start.ts';
 import { shuffled } from './statistics.ts';
 import { streams } from './stream.ts';
-import { environmentOf, LOOPBACK, MAPPED, STORE, TCP, type Transport, UNIX } from './transports.ts';
+import { sweep } from './sweep.ts';
+import { environmentOf, isOfThreads, LOOPBACK, MAPPED, STORE, TCP, type Transport, UNIX } from './transports.ts';
+import { ws } from './ws.ts';
 
-export const COMPARISONS: readonly Comparison[] = [rtt, streams, connects, http];
+export const COMPARISONS: readonly Comparison[] = [rtt, streams, connects, http, ws, peers, sweep, scale];
 export const INQUIRIES: readonly Inquiry[] = [start, alone, short, idle, memory, clc];
 export const QUESTION_NAMES: readonly string[] = [...COMPARISONS, ...INQUIRIES].map(({ name }) => name);
 
 export interface BenchOptions {
-  readonly rounds: number;
-  /** Some steps, some transports, one place, shorter windows: less than half a minute. */
+  /** Null = three; fewer in the short form on a slow machine. */
+  readonly rounds: number | null;
+  /** Some steps, some transports, one place, shorter windows; of all questions, less than half a minute. */
   readonly isQuick: boolean;
   /** Names of questions; null = all that belong to the form. */
   readonly only: readonly string[] | null;
@@ -36,7 +41,10 @@ export interface BenchOptions {
   progress(text: string): void;
 }
 
+export const DEFAULT_ROUNDS = 3;
 const QUICK_WINDOW = { warmMs: 100, windowMs: 400 };
+/** No round of the short form begins that would not have ended then. */
+const QUICK_MS = 25_000;
 /** After that many failures a step is not tried again. */
 const MAX_FAILURES = 2;
 
@@ -57,13 +65,13 @@ export async function runBench(options: BenchOptions): Promise<Report> {
       progress: options.progress,
     };
     const gaps = [...placements.impossible];
-    const comparisons = await compare(context, options, gaps);
+    const { rows: comparisons, rounds } = await compare(context, options, gaps);
     const answers = await inquire(context, options, gaps);
     return {
       machine: machine(),
       startedAt: startedAt.toISOString(),
       seconds: (Date.now() - startedAt.getTime()) / 1000,
-      rounds: options.rounds,
+      rounds,
       comparisons,
       answers,
       gaps,
@@ -78,40 +86,32 @@ export async function runBench(options: BenchOptions): Promise<Report> {
 // --- Comparisons ---
 
 /** Values of one step of one transport in one place: by round, by figure. */
-type Values = (readonly number[] | null)[];
+type Values = (readonly (number | null)[] | null)[];
 
-async function compare(context: Context, options: BenchOptions, gaps: string[]): Promise<ComparisonRow[]> {
-  const steps = COMPARISONS.filter(({ name }) => options.only?.includes(name) ?? true).flatMap((question) =>
-    question.steps.filter(({ isQuick }) => isQuick || !options.isQuick).map((step) => ({ question, step })),
-  );
-  if (steps.length === 0) return [];
-  const stages = chosenPlacements(context, options).map((placement) => new Stage(placement, context, options.isQuick));
-  for (let round = 0; round < options.rounds; round++) {
+interface Compared {
+  readonly rows: readonly ComparisonRow[];
+  readonly rounds: number;
+}
+
+async function compare(context: Context, options: BenchOptions, gaps: string[]): Promise<Compared> {
+  const { only, isQuick } = options;
+  const questions = COMPARISONS.filter(({ name, isShort = false }) => only?.includes(name) ?? (isShort || !isQuick));
+  const stages = chosenPlacements(context, options)
+    .map((placement) => new Stage(placement, tasksAt(placement, questions, context, options), context))
+    .filter(({ tasks }) => tasks.length > 0);
+  if (stages.length === 0) return { rows: [], rounds: 0 };
+  const began = performance.now();
+  let rounds = 0;
+  const isTimeForMore = () =>
+    rounds === 0 || options.rounds !== null || !isQuick || (performance.now() - began) * (1 + 1 / rounds) < QUICK_MS;
+  for (const wanted = options.rounds ?? DEFAULT_ROUNDS; rounds < wanted && isTimeForMore(); rounds++) {
     for (const stage of stages) {
-      context.progress(`round ${round + 1} of ${options.rounds}: ${stage.placement.title}`);
-      await stage.perform(
-        round,
-        steps.map(({ step }) => step),
-      );
+      context.progress(`round ${rounds + 1} of ${wanted}: ${stage.placement.title}`);
+      await stage.perform(rounds);
     }
   }
   for (const stage of stages) gaps.push(...stage.gaps);
-  return stages.flatMap((stage) =>
-    steps.flatMap(({ question, step }) =>
-      step.figures.map(({ name, unit, better }, i) => ({
-        question: question.name,
-        placement: { name: stage.placement.name, title: stage.placement.title },
-        step: step.name,
-        figure: name,
-        unit,
-        better,
-        transports: stage.transports.map((transport) => {
-          const of = (one: Transport) => stage.valuesOf(step, one).map((values) => values?.[i] ?? null);
-          return column(transport, better, of(TCP), of(transport));
-        }),
-      })),
-    ),
-  );
+  return { rows: stages.flatMap((stage) => stage.rows()), rounds };
 }
 
 function chosenPlacements({ placements }: Context, { placements: wanted, isQuick }: BenchOptions): Placement[] {
@@ -121,26 +121,47 @@ function chosenPlacements({ placements }: Context, { placements: wanted, isQuick
   return [steadiest(placements)];
 }
 
-/** One place, with all its transports. */
+/** A step, and who takes it in one place. */
+interface Task {
+  readonly question: Comparison;
+  readonly step: Step;
+  readonly transports: readonly Transport[];
+}
+
+function tasksAt(
+  placement: Placement,
+  questions: readonly Comparison[],
+  { placements }: Context,
+  { isQuick, placements: wanted }: BenchOptions,
+): Task[] {
+  return questions
+    .filter(({ isInOnePlace }) => !isInOnePlace || wanted !== null || placement === steadiest(placements))
+    .flatMap((question) => {
+      const transports = transportsOf(question, placement, isQuick);
+      const steps = question.steps.filter((step) => step.isQuick || !isQuick);
+      return transports.length === 0 ? [] : steps.map((step) => ({ question, step, transports }));
+    });
+}
+
+function transportsOf({ transports }: Comparison, { isInside }: Placement, isQuick: boolean): readonly Transport[] {
+  if (isInside) return transports === undefined ? [TCP, UNIX, LOOPBACK] : [];
+  return transports ?? (isQuick ? [TCP, UNIX, MAPPED] : [TCP, UNIX, MAPPED, STORE]);
+}
+
+/** One place. */
 class Stage {
   readonly placement: Placement;
-  readonly transports: readonly Transport[];
+  readonly tasks: readonly Task[];
   readonly #context: Context;
-  readonly #isQuick: boolean;
   readonly #values = new Map<Step, Map<Transport, Values>>();
   /** By step and transport, in words. */
   readonly #failures = new Map<string, string[]>();
   #sockets = 0;
 
-  constructor(placement: Placement, context: Context, isQuick: boolean) {
+  constructor(placement: Placement, tasks: readonly Task[], context: Context) {
     this.placement = placement;
+    this.tasks = tasks;
     this.#context = context;
-    this.#isQuick = isQuick;
-    this.transports = placement.isInside
-      ? [TCP, UNIX, LOOPBACK]
-      : isQuick
-        ? [TCP, UNIX, MAPPED]
-        : [TCP, UNIX, MAPPED, STORE];
   }
 
   get gaps(): string[] {
@@ -149,7 +170,26 @@ class Stage {
     );
   }
 
-  valuesOf(step: Step, transport: Transport): Values {
+  rows(): ComparisonRow[] {
+    const { name, title } = this.placement;
+    return this.tasks.flatMap(({ question, step, transports }) =>
+      step.figures.map((figure, i) => ({
+        question: question.name,
+        placement: { name, title },
+        step: step.name,
+        point: i === 0 ? (step.point ?? null) : null,
+        figure: figure.name,
+        unit: figure.unit,
+        better: figure.better,
+        transports: transports.map((transport) => {
+          const of = (one: Transport) => this.#valuesOf(step, one).map((values) => values?.[i] ?? null);
+          return column(transport, figure.better, of(TCP), of(transport));
+        }),
+      })),
+    );
+  }
+
+  #valuesOf(step: Step, transport: Transport): Values {
     const ofStep = this.#values.get(step) ?? new Map<Transport, Values>();
     this.#values.set(step, ofStep);
     const values = ofStep.get(transport) ?? [];
@@ -158,18 +198,16 @@ class Stage {
   }
 
   /** The programs of all transports live through the round, so that what is compared follows closely on each other. */
-  async perform(round: number, steps: readonly Step[]): Promise<void> {
-    const cast = new Map(this.transports.map((transport) => [transport, this.#start(transport)]));
+  async perform(round: number): Promise<void> {
+    const cast = new Map<Transport, Ends>();
     try {
-      for (const step of steps) {
-        for (const transport of shuffled(this.transports)) {
-          let ends = cast.get(transport) as Ends;
-          if (ends.failure !== null) {
-            await this.#stop(ends);
-            ends = this.#start(transport);
-            cast.set(transport, ends);
-          }
-          this.valuesOf(step, transport)[round] = await this.#measure(step, transport, ends);
+      for (const { step, transports } of this.tasks) {
+        for (const transport of shuffled(transports.filter((one) => step.canTake?.(one) ?? true))) {
+          const old = cast.get(transport);
+          if (old !== undefined && old.failure !== null) await this.#stop(old);
+          const ends = old === undefined || old.failure !== null ? this.#start(transport) : old;
+          cast.set(transport, ends);
+          this.#valuesOf(step, transport)[round] = await this.#measure(step, transport, ends);
         }
       }
     } finally {
@@ -180,8 +218,14 @@ class Stage {
   #start(transport: Transport): Ends {
     const { cpus, isInside } = this.placement;
     const env = environmentOf(transport, this.#context.folder);
+    if (transport.peer !== null) {
+      // What it starts as a process is pinned by itself; threads cannot be.
+      const own = cpus && (isOfThreads(transport.peer) ? [...new Set([cpus.server, cpus.client])] : [cpus.client]);
+      const peer = new Program({ role: 'peer', cpus: own, env });
+      return new Ends(peer, peer);
+    }
     if (isInside) {
-      const both = new Program({ role: 'both', cpu: null, env });
+      const both = new Program({ role: 'both', cpus: null, env });
       return new Ends(both, both);
     }
     return Ends.start({ cpus, env });
@@ -193,13 +237,17 @@ class Stage {
     await ends.stop();
   }
 
-  async #measure(step: Step, transport: Transport, ends: Ends): Promise<readonly number[] | null> {
+  async #measure(step: Step, transport: Transport, ends: Ends): Promise<readonly (number | null)[] | null> {
     const what = `${this.placement.title}, ${transport.title}, ${step.name}`;
     const failures = this.#failures.get(what) ?? [];
     if (failures.length >= MAX_FAILURES) return null;
-    const path = () => (transport.isUnix ? join(this.#context.folder, `${this.#sockets++}.sock`) : null);
+    const hasPath = transport.isUnix || transport.peer === 'zeromq';
+    // What is killed leaves its socket behind: no name comes twice.
+    const name = () => `${this.placement.name}-${this.#sockets++}.sock`;
+    const path = () => (hasPath ? join(this.#context.folder, name()) : null);
     try {
-      return await step.measure({ ends, expects: transport.expects, path }, this.#isQuick ? QUICK_WINDOW : step.window);
+      const window = this.#context.isQuick ? QUICK_WINDOW : step.window;
+      return await step.measure({ ends, transport, placement: this.placement, path }, window);
     } catch (error) {
       failures.push((error as Error).message);
       this.#failures.set(what, failures);

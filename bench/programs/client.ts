@@ -1,15 +1,13 @@
 /** The client of the benchmark: plain node:net and node:http. That it asks which way its bytes go is all it knows of Isthmus. */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { type EventEmitter, once } from 'node:events';
 import { Agent, get } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { quantile } from '../statistics.ts';
+import { load } from '../packages.ts';
+import { cpuSecondsOf } from '../process-facts.ts';
 import { type Address, collectGarbage, type Expectation, type Sample, sample, sleep, type Window } from './control.ts';
 import { type Path, pathFor } from './path.ts';
-
-export interface Latency {
-  readonly p50: number;
-  readonly p99: number;
-  readonly count: number;
-}
+import { type Latency, type RoundTrips, Times } from './times.ts';
 
 interface To {
   readonly to: Address;
@@ -20,19 +18,34 @@ interface Expects {
 interface Messages {
   readonly messageBytes: number;
 }
+/** Of both ends, whose CPU time is asked for. */
+interface Pids {
+  readonly pids: readonly number[];
+}
+
+/** What is used of the package ws, which comes without types. */
+interface WsPackage {
+  readonly WebSocket: new (url: string, options: object) => WebSocket;
+}
+interface WebSocket extends EventEmitter {
+  readonly _socket: Socket;
+  send(message: Buffer): void;
+  terminate(): void;
+}
 
 /** Between two looks whether the connection has moved. */
 const SETTLE_MS = 10;
 
 export const clientCommands = {
-  /** Ping-pong, one message at a time. In microseconds. */
+  /** Ping-pong, one message at a time. */
   async roundTrips({
     to,
     messageBytes,
     expects,
+    pids,
     warmMs,
     windowMs,
-  }: To & Messages & Expects & Window): Promise<Latency> {
+  }: To & Messages & Expects & Pids & Window): Promise<RoundTrips> {
     const path = await pathFor(expects);
     const socket = await open(to);
     try {
@@ -44,10 +57,12 @@ export const clientCommands = {
       );
       await pingPong(socket, message, warmMs);
       const verify = path.watch([socket]);
+      const cpuBefore = cpuSecondsOf(pids);
       const times = new Times();
       await pingPong(socket, message, windowMs, times);
+      const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
       verify();
-      return times.latency();
+      return { ...times.latency(), cpuSeconds };
     } finally {
       socket.destroy();
     }
@@ -92,25 +107,20 @@ export const clientCommands = {
   /** Keep-alive connections, each with one request at a time. Resolves to requests per second. */
   async requests({
     to,
+    by,
     connections,
     expects,
     warmMs,
     windowMs,
-  }: To & Expects & Window & { readonly connections: number }): Promise<number> {
+  }: To & Expects & Window & { readonly by: keyof typeof REQUESTERS; readonly connections: number }): Promise<number> {
     const path = await pathFor(expects);
-    const agent = new Agent({ keepAlive: true, maxSockets: connections });
-    const target = to.path === undefined ? { host: '127.0.0.1', port: to.port } : { socketPath: to.path };
     const sockets = new Set<Socket>();
+    const { request, close } = await REQUESTERS[by](to, connections, (socket) => sockets.add(socket));
     let running = true;
     let done = 0;
     const chain = async () => {
       while (running) {
-        await new Promise<void>((resolve, reject) => {
-          const request = get({ ...target, agent, path: '/' }, (response) => {
-            response.on('end', resolve).on('error', reject).resume();
-          });
-          request.on('socket', (socket) => sockets.add(socket)).on('error', reject);
-        });
+        await request();
         done++;
       }
     };
@@ -131,7 +141,55 @@ export const clientCommands = {
     } finally {
       running = false;
       await chains.catch(() => {});
-      agent.destroy();
+      close();
+    }
+  },
+
+  /** Ping-pong over a WebSocket. */
+  async webSocketRoundTrips({
+    to,
+    messageBytes,
+    expects,
+    pids,
+    warmMs,
+    windowMs,
+  }: To & Messages & Expects & Pids & Window): Promise<RoundTrips> {
+    const { WebSocket } = load<WsPackage>('ws');
+    const path = await pathFor(expects);
+    const options = { perMessageDeflate: false };
+    const socket = new WebSocket(
+      to.path === undefined ? `ws://127.0.0.1:${to.port}/` : `ws+unix://${to.path}:/`,
+      options,
+    );
+    try {
+      await once(socket, 'open');
+      const below = socket._socket;
+      const message = Buffer.alloc(messageBytes, 'c');
+      const talk = async (forMs: number, times?: Times) => {
+        const end = performance.now() + forMs;
+        do {
+          const sentAt = performance.now();
+          const answer = answered(socket);
+          socket.send(message);
+          await answer;
+          times?.add((performance.now() - sentAt) * 1000);
+        } while (performance.now() < end);
+      };
+      await path.settled(
+        () => [below],
+        'both',
+        () => talk(SETTLE_MS),
+      );
+      await talk(warmMs);
+      const verify = path.watch([below]);
+      const cpuBefore = cpuSecondsOf(pids);
+      const times = new Times();
+      await talk(windowMs, times);
+      const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
+      verify();
+      return { ...times.latency(), cpuSeconds };
+    } finally {
+      socket.terminate();
     }
   },
 
@@ -143,7 +201,8 @@ export const clientCommands = {
     count,
     messageBytes,
     expects,
-  }: To & Messages & Expects & { readonly count: number }): Promise<void> {
+  }: To & Messages & Expects & { readonly count: number }): Promise<Opened> {
+    const before = performance.now();
     const message = Buffer.alloc(messageBytes, 'c');
     for (let left = count; left > 0; left -= OPEN_AT_ONCE) {
       const some = await Promise.all(Array.from({ length: Math.min(left, OPEN_AT_ONCE) }, () => open(to)));
@@ -151,6 +210,8 @@ export const clientCommands = {
       opened.push(...some);
       await Promise.all(some.map((socket) => pingPong(socket, message, 0)));
     }
+    const seconds = () => (performance.now() - before) / 1000;
+    const openSeconds = seconds();
     const path = await pathFor(expects);
     let last = 0;
     await path.settled(
@@ -162,6 +223,31 @@ export const clientCommands = {
         await Promise.all(opened.map((socket) => pingPong(socket, message, 0)));
       },
     );
+    return { openSeconds, movedSeconds: expects === null ? null : seconds() };
+  },
+
+  /** Ping-pong on some of those that are open, all at the same time, while the others say nothing. */
+  async roundTripsAmong({
+    active,
+    messageBytes,
+    expects,
+    pids,
+    warmMs,
+    windowMs,
+  }: Messages & Expects & Pids & Window & { readonly active: number }): Promise<RoundTrips> {
+    const message = Buffer.alloc(messageBytes, 'c');
+    const every = Math.floor(opened.length / active);
+    const sockets = opened.filter((_, i) => i % every === 0).slice(0, active);
+    const all = (forMs: number, times?: Times) =>
+      Promise.all(sockets.map((socket) => pingPong(socket, message, forMs, times)));
+    await all(warmMs);
+    const verify = (await pathFor(expects)).watch(sockets);
+    const cpuBefore = cpuSecondsOf(pids);
+    const times = new Times();
+    await all(windowMs, times);
+    const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
+    verify();
+    return { ...times.latency(), cpuSeconds };
   },
 
   async closeMany(): Promise<void> {
@@ -176,7 +262,72 @@ export const clientCommands = {
   collectClient: collectGarbage,
 };
 
+/** Since the first was. */
+export interface Opened {
+  /** Until each had its first answer. */
+  readonly openSeconds: number;
+  /** Until all had moved; null = they were not to. */
+  readonly movedSeconds: number | null;
+}
+
 export type ClientCommands = typeof clientCommands;
+
+interface FetchAgent {
+  destroy(): Promise<void>;
+}
+
+/** fetch opens as many connections as it likes, unless its agent is told how many; that of Node.js is behind a symbol. */
+async function fetchAgent(connections: number): Promise<FetchAgent> {
+  await fetch('data:,'); // so that it is there
+  // By version; before Node.js 26 there is the second only.
+  const [agent] = [2, 1]
+    .map((version): unknown => Reflect.get(globalThis, Symbol.for(`undici.globalDispatcher.${version}`)))
+    .filter((one) => one !== undefined);
+  if (typeof agent !== 'object' || agent === null) throw new Error('the agent of fetch is not found');
+  const Agent = agent.constructor as new (options: object) => FetchAgent;
+  return new Agent({ connections });
+}
+
+/** Who makes HTTP requests, one by one, and tells of each socket. */
+const REQUESTERS = {
+  async 'node:http'(to: Address, connections: number, use: (socket: Socket) => void) {
+    const agent = new Agent({ keepAlive: true, maxSockets: connections });
+    const target = to.path === undefined ? { host: '127.0.0.1', port: to.port } : { socketPath: to.path };
+    const request = () =>
+      new Promise<void>((resolve, reject) => {
+        const request = get({ ...target, agent, path: '/' }, (response) => {
+          response.on('end', resolve).on('error', reject).resume();
+        });
+        request.on('socket', use).on('error', reject);
+      });
+    return { request, close: () => agent.destroy() };
+  },
+
+  async fetch(to: Address, connections: number, use: (socket: Socket) => void) {
+    const agent = await fetchAgent(connections);
+    const connected = (message: unknown) => use((message as { readonly socket: Socket }).socket);
+    subscribe('undici:client:connected', connected);
+    const request = async () => {
+      await (await fetch(`http://127.0.0.1:${to.port}/`, { dispatcher: agent } as RequestInit)).arrayBuffer();
+    };
+    const close = () => {
+      unsubscribe('undici:client:connected', connected);
+      void agent.destroy();
+    };
+    return { request, close };
+  },
+} as const;
+
+function answered(socket: WebSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const done = () => {
+      socket.off('message', done).off('close', lost);
+      resolve();
+    };
+    const lost = () => reject(new Error('the connection was closed'));
+    socket.on('message', done).on('close', lost);
+  });
+}
 
 const OPEN_AT_ONCE = 50;
 const opened: Socket[] = [];
@@ -252,21 +403,6 @@ function shortConnection(to: Address, request: Buffer): Promise<number> {
     socket.on('error', reject);
     socket.on('close', () => resolve((first - before) * 1000));
   });
-}
-
-/** Durations, kept without allocation. */
-class Times {
-  readonly #values = new Float64Array(1 << 20);
-  #count = 0;
-
-  add(value: number): void {
-    if (this.#count < this.#values.length) this.#values[this.#count++] = value;
-  }
-
-  latency(): Latency {
-    const sorted = this.#values.subarray(0, this.#count).sort();
-    return { p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), count: this.#count };
-  }
 }
 
 let stream: Stream | null = null;

@@ -1,4 +1,5 @@
 /** How the benchmark tells its programs what to do: calls and replies over the IPC channel. Nothing is said while time is taken. */
+import { cpuSecondsOf } from '../process-facts.ts';
 
 export interface Call {
   readonly id: number;
@@ -50,16 +51,17 @@ export interface Sample {
   readonly cpuSeconds: number;
 }
 
-export async function sample(bytes: () => number, { warmMs, windowMs }: Window): Promise<Sample> {
+/** @param pids whose CPU time */
+export async function sample(
+  bytes: () => number,
+  { warmMs, windowMs }: Window,
+  pids: readonly number[] = [process.pid],
+): Promise<Sample> {
   await sleep(warmMs);
-  const [bytesBefore, cpuBefore, before] = [bytes(), process.cpuUsage(), performance.now()];
+  const [bytesBefore, cpuBefore, before] = [bytes(), cpuSecondsOf(pids), performance.now()];
   await sleep(windowMs);
-  const cpu = process.cpuUsage(cpuBefore);
-  return {
-    bytes: bytes() - bytesBefore,
-    seconds: (performance.now() - before) / 1000,
-    cpuSeconds: (cpu.user + cpu.system) / 1e6,
-  };
+  const seconds = (performance.now() - before) / 1000;
+  return { bytes: bytes() - bytesBefore, seconds, cpuSeconds: cpuSecondsOf(pids) - cpuBefore };
 }
 
 export function sleep(ms: number): Promise<void> {

@@ -14,6 +14,8 @@ export interface Path {
 export type Directions = 'both' | 'out';
 
 const TIMEOUT_MS = 4000;
+/** More, for each socket. */
+const SOCKET_TIMEOUT_MS = 2;
 const LOOK_MS = 5;
 
 const AS_IT_IS: Path = { settled: async () => {}, watch: () => () => {} };
@@ -23,7 +25,7 @@ export async function pathFor(expects: Expectation): Promise<Path> {
   const { info } = await import('isthmus');
   return {
     async settled(sockets, directions, step = () => sleep(LOOK_MS)) {
-      const end = performance.now() + TIMEOUT_MS;
+      const end = performance.now() + TIMEOUT_MS + sockets().length * SOCKET_TIMEOUT_MS;
       let first = 0; // those before it have moved
       for (;;) {
         await step();

@@ -1,12 +1,13 @@
 /** The server of the benchmark: plain node:net and node:http, knows nothing of Isthmus. */
 import { createServer as createHttpServer } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
+import { load } from '../packages.ts';
 import { type Address, collectGarbage, type Sample, sample, type Window } from './control.ts';
 import { describeFirst } from './path.ts';
 
 export interface ListenOptions {
-  /** echo: answers each whole message; sink: counts; http: answers requests. */
-  readonly kind: 'echo' | 'sink' | 'http';
+  /** echo: answers each whole message; sink: counts; http: answers requests; ws: echo of WebSockets. */
+  readonly kind: 'echo' | 'sink' | 'http' | 'ws';
   /** Of a message, or of the body of an answer. */
   readonly messageBytes: number;
   /** A path: listen there, on a Unix socket. */
@@ -19,7 +20,7 @@ let received = 0;
 
 export const serverCommands = {
   async listen({ kind, messageBytes, path }: ListenOptions): Promise<Address> {
-    const server = kind === 'http' ? http(messageBytes) : createServer(kind === 'echo' ? echo(messageBytes) : sink);
+    const server = SERVERS[kind](messageBytes);
     server.on('connection', (socket: Socket) => {
       sockets.add(socket);
       socket.on('close', () => sockets.delete(socket));
@@ -59,6 +60,13 @@ export const serverCommands = {
 
 export type ServerCommands = typeof serverCommands;
 
+const SERVERS = {
+  echo: (messageBytes: number) => createServer(echo(messageBytes)),
+  sink: () => createServer(sink),
+  http,
+  ws: webSockets,
+} as const;
+
 function echo(messageBytes: number): (socket: Socket) => void {
   const message = Buffer.alloc(messageBytes, 's');
   return (socket) => {
@@ -86,4 +94,30 @@ function http(bodyBytes: number): Server {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bodyBytes });
     response.end(body);
   });
+}
+
+/** What is used of the package ws, which comes without types. */
+interface WsPackage {
+  readonly WebSocketServer: new (
+    options: object,
+  ) => {
+    on(event: 'connection', listener: (socket: WebSocket) => void): { on(event: 'error', listener: () => void): void };
+  };
+}
+interface WebSocket {
+  on(event: 'message' | 'error', listener: () => void): WebSocket;
+  send(message: Buffer): void;
+}
+
+function webSockets(messageBytes: number): Server {
+  const { WebSocketServer } = load<WsPackage>('ws');
+  const server = createHttpServer();
+  const message = Buffer.alloc(messageBytes, 's');
+  const sockets = new WebSocketServer({ server, perMessageDeflate: false });
+  sockets
+    .on('connection', (socket) => {
+      socket.on('message', () => socket.send(message)).on('error', () => {});
+    })
+    .on('error', () => {}); // those of the server, which are heard there
+  return server;
 }

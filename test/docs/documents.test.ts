@@ -18,6 +18,7 @@ function filesBelow(folder: string, extension: string): string[] {
 
 const DOCUMENTS = [
   ...readdirSync(ROOT).filter((name) => name.endsWith('.md')),
+  ...(existsSync(join(ROOT, 'bench/RESULTS.md')) ? ['bench/RESULTS.md'] : []),
   ...['docs', 'src', 'test'].flatMap((folder) => filesBelow(folder, '.md')),
 ];
 
