@@ -885,8 +885,8 @@ export class Carrier {
       this.#schedulePump();
       return;
     }
-    if (this.#isLending) {
-      this.#lender?.wake();
+    if (this.#lender !== null && this.#isLending) {
+      this.#lender.wake();
       return;
     }
     let left = TURN_BYTES;

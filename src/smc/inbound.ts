@@ -239,7 +239,7 @@ export class Inbound implements InboundHalf {
     const bytes = Buffer.allocUnsafeSlow(length);
     for (let done = 0; done < length; ) {
       // A piece at a time: a writer that waits fills the room of one while the next is copied.
-      const piece = Math.min(length - done, this.#ringBytes - this.#offset, PIECE_BYTES);
+      const piece = Math.min(Math.min(length - done, PIECE_BYTES), this.#ringBytes - this.#offset);
       const from = HEAD_BYTES + this.#offset;
       this.#dmb.bytes.copy(bytes, done, from, from + piece);
       done += piece;
