@@ -31,7 +31,7 @@ import {
 
 /** No fabric: why is in `kind`. */
 export class FabricUnavailable extends IsthmusError {
-  readonly kind: 'none' | 'untrusted' | 'refused' | 'foreign' | 'silent' | 'nobody';
+  readonly kind: 'none' | 'untrusted' | 'full' | 'refused' | 'foreign' | 'silent' | 'nobody';
   /** What helps here; null: nothing special. */
   readonly hint: string | null;
 
@@ -79,6 +79,8 @@ export function isSameProcess(one: number, other: number): boolean {
 /** How long to try in all: a fabric that is being started needs a moment. */
 const CONNECT_TIMEOUT_MS = 5000;
 const RETRY_MS = 15;
+/** For a place in its queue, which others want, too. */
+const RETRY_FULL_MS = 2;
 /** One that was started and is not there after so long has failed: once more. */
 const RESTART_MS = 1500;
 /** How long to wait for the WELCOME of one that took the connection. */
@@ -107,7 +109,11 @@ export async function withFabric<Result>(
   const end = performance.now() + CONNECT_TIMEOUT_MS;
   let startedAt = Number.NEGATIVE_INFINITY;
   for (;;) {
-    const found = findFabric(env);
+    const found = findFabric(env, performance.now() < end);
+    if (found === 'full') {
+      await new Promise((resolve) => setTimeout(resolve, RETRY_FULL_MS).unref());
+      continue;
+    }
     if (found !== null) {
       const result = await use(found.fd, found.place);
       if (result !== null) return result;
@@ -144,8 +150,19 @@ async function start(env: NodeJS.ProcessEnv): Promise<boolean> {
   }
 }
 
-/** The first place where somebody listens. Throws FabricUnavailable when what is there cannot be trusted. */
-export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricPlace } | null {
+interface Found {
+  readonly fd: number;
+  readonly place: FabricPlace;
+}
+
+/**
+ * The first place where somebody listens. Throws FabricUnavailable when what is there cannot be trusted, or when so many want in
+ * that there is no place in its queue.
+ * @param waits says so instead
+ */
+export function findFabric(env: NodeJS.ProcessEnv): Found | null;
+export function findFabric(env: NodeJS.ProcessEnv, waits: boolean): Found | 'full' | null;
+export function findFabric(env: NodeJS.ProcessEnv, waits = false): Found | 'full' | null {
   for (const place of fabricPlaces(env)) {
     let fd: number;
     try {
@@ -153,7 +170,15 @@ export function findFabric(env: NodeJS.ProcessEnv): { fd: number; place: FabricP
     } catch (error) {
       if (error instanceof OsUnavailableError) throw new FabricUnavailable('none', error.message, null, error);
       const code = errorCode(error);
-      if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN' || code === 'ENOTDIR') continue;
+      if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') continue;
+      if (code === 'EAGAIN' && waits) return 'full';
+      if (code === 'EAGAIN')
+        throw new FabricUnavailable(
+          'full',
+          `nothing gets into the queue of ${place.socket}`,
+          `\`ss -xp\` lists who connects to it all the time; or it is stopped`,
+          error,
+        );
       throw new FabricUnavailable(
         'none',
         `${place.socket} cannot be reached: ${code ?? (error as Error).message}`,

@@ -39,6 +39,12 @@ const MESSAGES_PER_TURN = 64;
 const MESSAGES_TURNED_AWAY = 4;
 const RETRY_MS = 5;
 const ACCEPT_PAUSE_MS = 100;
+/**
+ * A flood is let wait in the queue: turning it away as fast as it comes takes a CPU. Not for long, since whoever else wants in has to
+ * find a place there.
+ */
+const TURNED_AWAY_AT_ONCE = 4;
+const TURNED_AWAY_PAUSE_MS = 4;
 /** Connections that have not said HELLO. */
 const HELLO_TIMEOUT_MS = 5000;
 
@@ -89,6 +95,7 @@ export class FabricServer {
   /** By user. */
   readonly #closers = new Map<string | null, Closer>();
   #nextId = 1;
+  #turnedAway = 0;
 
   /** @param listeners taken over */
   constructor(listeners: readonly Listener[], options: FabricServerOptions) {
@@ -130,24 +137,30 @@ export class FabricServer {
       fd = acceptPackets(listener.fd);
     } catch {
       // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
-      this.#accepting.get(listener)?.close();
-      setTimeout(() => this.#listen(listener), ACCEPT_PAUSE_MS);
+      this.#pause(listener, ACCEPT_PAUSE_MS);
       return;
     }
     if (fd === null) return;
     try {
-      this.#connected(fd, listener.domain);
+      if (this.#connected(fd, listener.domain)) return;
+      if (++this.#turnedAway % TURNED_AWAY_AT_ONCE === 0) this.#pause(listener, TURNED_AWAY_PAUSE_MS);
     } catch {
       this.#closer(null).close(fd); // it cannot be watched
     }
   }
 
-  #connected(fd: number, domain: string | null): void {
+  #pause(listener: Listener, forMs: number): void {
+    this.#accepting.get(listener)?.close();
+    setTimeout(() => this.#listen(listener), forMs);
+  }
+
+  /** False: it was turned away. */
+  #connected(fd: number, domain: string | null): boolean {
     const { pid, uid } = peerCredentials(fd);
     const credentials = { pid, uid, domain };
     if (!this.#core.admits(credentials)) {
       this.#turnAway(fd, this.#closer(userOf(credentials)));
-      return;
+      return false;
     }
     const connection: Connection = {
       id: this.#nextId++,
@@ -163,6 +176,7 @@ export class FabricServer {
       closed: false,
     };
     this.#connections.set(connection.id, connection);
+    return true;
   }
 
   /**

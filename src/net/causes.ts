@@ -50,6 +50,7 @@ export function reasonOfFabric(error: unknown): Reason {
       return because(REASONS.NOFABRIC);
     case 'untrusted':
       return because(REASONS.UNTRUSTED);
+    case 'full':
     case 'refused':
       return because(REASONS.FABRICBUSY);
     case 'foreign':
