@@ -55,14 +55,8 @@ export const clientCommands = {
         'both',
         () => pingPong(socket, message, SETTLE_MS),
       );
-      await pingPong(socket, message, warmMs);
-      const verify = path.watch([socket]);
-      const cpuBefore = cpuSecondsOf(pids);
-      const times = new Times();
-      await pingPong(socket, message, windowMs, times);
-      const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
-      verify();
-      return { ...times.latency(), cpuSeconds };
+      const talk: Talk = (forMs, times) => pingPong(socket, message, forMs, times);
+      return await measured(talk, path, [socket], pids, { warmMs, windowMs });
     } finally {
       socket.destroy();
     }
@@ -165,7 +159,7 @@ export const clientCommands = {
       await once(socket, 'open');
       const below = socket._socket;
       const message = Buffer.alloc(messageBytes, 'c');
-      const talk = async (forMs: number, times?: Times) => {
+      const talk: Talk = async (forMs, times) => {
         const end = performance.now() + forMs;
         do {
           const sentAt = performance.now();
@@ -178,16 +172,9 @@ export const clientCommands = {
       await path.settled(
         () => [below],
         'both',
-        () => talk(SETTLE_MS),
+        async () => void (await talk(SETTLE_MS)),
       );
-      await talk(warmMs);
-      const verify = path.watch([below]);
-      const cpuBefore = cpuSecondsOf(pids);
-      const times = new Times();
-      await talk(windowMs, times);
-      const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
-      verify();
-      return { ...times.latency(), cpuSeconds };
+      return await measured(talk, path, [below], pids, { warmMs, windowMs });
     } finally {
       socket.terminate();
     }
@@ -238,16 +225,8 @@ export const clientCommands = {
     const message = Buffer.alloc(messageBytes, 'c');
     const every = Math.floor(opened.length / active);
     const sockets = opened.filter((_, i) => i % every === 0).slice(0, active);
-    const all = (forMs: number, times?: Times) =>
-      Promise.all(sockets.map((socket) => pingPong(socket, message, forMs, times)));
-    await all(warmMs);
-    const verify = (await pathFor(expects)).watch(sockets);
-    const cpuBefore = cpuSecondsOf(pids);
-    const times = new Times();
-    await all(windowMs, times);
-    const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
-    verify();
-    return { ...times.latency(), cpuSeconds };
+    const talk: Talk = (forMs, times) => Promise.all(sockets.map((socket) => pingPong(socket, message, forMs, times)));
+    return measured(talk, await pathFor(expects), sockets, pids, { warmMs, windowMs });
   },
 
   async closeMany(): Promise<void> {
@@ -327,6 +306,27 @@ function answered(socket: WebSocket): Promise<void> {
     const lost = () => reject(new Error('the connection was closed'));
     socket.on('message', done).on('close', lost);
   });
+}
+
+/** Messages there and back for so long. */
+type Talk = (forMs: number, times?: Times) => Promise<unknown>;
+
+/** What a window of it takes, with the CPU time of both ends; the bytes have to go the expected way all the time. */
+async function measured(
+  talk: Talk,
+  path: Path,
+  sockets: readonly Socket[],
+  pids: readonly number[],
+  { warmMs, windowMs }: Window,
+): Promise<RoundTrips> {
+  await talk(warmMs);
+  const verify = path.watch(sockets);
+  const cpuBefore = cpuSecondsOf(pids);
+  const times = new Times();
+  await talk(windowMs, times);
+  const cpuSeconds = cpuSecondsOf(pids) - cpuBefore;
+  verify();
+  return { ...times.latency(), cpuSeconds };
 }
 
 const OPEN_AT_ONCE = 50;

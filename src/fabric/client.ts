@@ -109,9 +109,13 @@ export async function withFabric<Result>(
   const end = performance.now() + CONNECT_TIMEOUT_MS;
   let startedAt = Number.NEGATIVE_INFINITY;
   for (;;) {
-    const found = findFabric(env, performance.now() < end);
-    if (found === 'full') {
-      await new Promise((resolve) => setTimeout(resolve, RETRY_FULL_MS).unref());
+    let found: Found | null;
+    try {
+      found = findFabric(env);
+    } catch (error) {
+      const isFull = error instanceof FabricUnavailable && error.kind === 'full';
+      if (!isFull || performance.now() > end) throw error;
+      await pause(RETRY_FULL_MS);
       continue;
     }
     if (found !== null) {
@@ -121,9 +125,11 @@ export async function withFabric<Result>(
       startedAt = performance.now();
     }
     if (performance.now() > end) throw new FabricUnavailable('none', 'no fabric came up');
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
+    await pause(RETRY_MS);
   }
 }
+
+const pause = (forMs: number) => new Promise((resolve) => setTimeout(resolve, forMs).unref());
 
 /** False while another one holds the lock: it runs, is being started, or is just dying. */
 async function start(env: NodeJS.ProcessEnv): Promise<boolean> {
@@ -158,11 +164,8 @@ interface Found {
 /**
  * The first place where somebody listens. Throws FabricUnavailable when what is there cannot be trusted, or when so many want in
  * that there is no place in its queue.
- * @param waits says so instead
  */
-export function findFabric(env: NodeJS.ProcessEnv): Found | null;
-export function findFabric(env: NodeJS.ProcessEnv, waits: boolean): Found | 'full' | null;
-export function findFabric(env: NodeJS.ProcessEnv, waits = false): Found | 'full' | null {
+export function findFabric(env: NodeJS.ProcessEnv): Found | null {
   for (const place of fabricPlaces(env)) {
     let fd: number;
     try {
@@ -171,7 +174,6 @@ export function findFabric(env: NodeJS.ProcessEnv, waits = false): Found | 'full
       if (error instanceof OsUnavailableError) throw new FabricUnavailable('none', error.message, null, error);
       const code = errorCode(error);
       if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') continue;
-      if (code === 'EAGAIN' && waits) return 'full';
       if (code === 'EAGAIN')
         throw new FabricUnavailable(
           'full',

@@ -52,6 +52,8 @@ interface Connection {
   readonly id: PartitionId;
   readonly fd: number;
   readonly credentials: Credentials;
+  /** Of its user, for all that comes from there. */
+  readonly closer: Closer;
   readonly poll: PollHandle;
   /** Until it has said HELLO. */
   readonly greeting: NodeJS.Timeout;
@@ -158,14 +160,16 @@ export class FabricServer {
   #connected(fd: number, domain: string | null): boolean {
     const { pid, uid } = peerCredentials(fd);
     const credentials = { pid, uid, domain };
+    const closer = this.#closer(userOf(credentials));
     if (!this.#core.admits(credentials)) {
-      this.#turnAway(fd, this.#closer(userOf(credentials)));
+      this.#turnAway(fd, closer);
       return false;
     }
     const connection: Connection = {
       id: this.#nextId++,
       fd,
       credentials,
+      closer,
       poll: ffi().poll(fd, () => this.#readable(connection)),
       greeting: setTimeout(() => this.#hangUp(connection.id), HELLO_TIMEOUT_MS).unref(),
       doorbellFd: null,
@@ -219,7 +223,7 @@ export class FabricServer {
       if (packet.truncated) throw new Error('truncated');
       message = decodeMessage(packet.bytes, packet.fds.length, 'partition');
     } catch {
-      for (const fd of packet.fds) this.#discard(connection, fd);
+      for (const fd of packet.fds) connection.closer.close(fd);
       this.#refuse(connection, 3);
       return;
     }
@@ -237,14 +241,14 @@ export class FabricServer {
     else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
     else {
-      if (fd !== null) this.#discard(connection, fd);
+      if (fd !== null) connection.closer.close(fd);
       this.#refuse(connection, 3);
     }
   }
 
   #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
     if (connection.doorbellFd !== null || !canBeDoorbell(doorbellFd)) {
-      this.#discard(connection, doorbellFd);
+      connection.closer.close(doorbellFd);
       this.#refuse(connection, 3);
       return;
     }
@@ -334,11 +338,6 @@ export class FabricServer {
     }, RETRY_MS);
   }
 
-  /** Closes what came from there. */
-  #discard({ credentials }: Connection, fd: number): void {
-    this.#closer(userOf(credentials)).close(fd);
-  }
-
   #closer(user: string | null): Closer {
     const closer = this.#closers.get(user) ?? new Closer();
     this.#closers.set(user, closer);
@@ -354,8 +353,8 @@ export class FabricServer {
     connection.poll.close();
     for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);
     // Descriptors that the peer sent and we never took off are closed with the socket: they may linger.
-    this.#discard(connection, connection.fd);
-    if (connection.doorbellFd !== null) this.#discard(connection, connection.doorbellFd);
+    connection.closer.close(connection.fd);
+    if (connection.doorbellFd !== null) connection.closer.close(connection.doorbellFd);
     this.#core.left(id);
     this.#options.onUse(this.#core.partitionCount);
   }

@@ -29,13 +29,7 @@ const MOST_OF_ONE = 2;
 const MOST = 64;
 const LATE_MS = 20;
 
-interface Closing {
-  readonly fd: number;
-  readonly closed: () => void;
-  startedAt: number;
-}
-
-const underWay = new Set<Closing>();
+const underWay = new Set<{ readonly fd: number; readonly startedAt: number }>();
 /** Those for which there was no thread. */
 const queue = new Set<Closer>();
 let timer: NodeJS.Timeout | null = null;
@@ -43,13 +37,13 @@ let close: CFunction | undefined;
 
 /** What one stranger has sent. What it is waited for there holds up its own only. */
 export class Closer {
-  readonly #waiting: Closing[] = [];
+  readonly #waiting: { readonly fd: number; readonly closed: () => void }[] = [];
   #closing = 0;
 
   /** Never blocks. Calls back when it is done. */
   close(fd: number, closed: () => void = () => {}): void {
     strikeFd(fd);
-    this.#waiting.push({ fd, closed, startedAt: 0 });
+    this.#waiting.push({ fd, closed });
     this.#next();
   }
 
@@ -59,13 +53,13 @@ export class Closer {
         queue.add(this);
         return;
       }
-      const closing = this.#waiting.shift();
-      if (closing === undefined) return;
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
       this.#closing++;
-      start(closing, () => {
+      start(next.fd, () => {
         this.#closing--;
         this.#next();
-        closing.closed();
+        next.closed();
       });
     }
   }
@@ -79,15 +73,15 @@ export class Closer {
   }
 }
 
-function start(closing: Closing, done: () => void): void {
+function start(fd: number, done: () => void): void {
   if (close === undefined) {
     close = ffi().func('close', 'i32', ['i32']);
     process.on('exit', () => interrupt(0)); // it waits for its threads
   }
-  closing.startedAt = performance.now();
+  const closing = { fd, startedAt: performance.now() };
   underWay.add(closing);
   if (timer === null) timer = setTimeout(late, LATE_MS).unref();
-  ffi().async(close, [closing.fd], () => {
+  ffi().async(close, [fd], () => {
     underWay.delete(closing);
     done();
     Closer.goOn();

@@ -1,31 +1,16 @@
 /** Loops of leases, on connections that go each way there is, against loops over the chunks of plain ones. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { type Lease, type LeasesOptions, readLeases } from '../../src/net/leases.ts';
 import { setLender } from '../../src/net/lender.ts';
 import type { Mover } from '../../src/net/mover.ts';
-import { eventually, type SocketPair, type SocketPairOptions, socketPair } from '../../src/testing/index.ts';
-import { type MovablePair, movedPair, oneLoop, twoPartitions } from './pairs.ts';
+import { eventually, socketPair } from '../../src/testing/index.ts';
+import { type Pair, WAYS } from './ways.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'isthmus-leases-'));
-after(() => rmSync(directory, { recursive: true, force: true }));
-Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
-
-type Pair = SocketPair & Partial<Pick<MovablePair, 'movers'>>;
-const WAYS: Readonly<Record<string, (options?: SocketPairOptions) => Promise<Pair>>> = {
-  TCP: socketPair,
-  loopback: movedPair('moved at the first byte', oneLoop),
-  'host, mapped': movedPair('moved at the first byte', twoPartitions('mapped')),
-  'host, store': movedPair('moved at the first byte', twoPartitions('store')),
-  'moving meanwhile': movedPair('moving meanwhile', oneLoop),
-};
 const MOVED = Object.fromEntries(Object.entries(WAYS).filter(([way]) => way !== 'TCP' && way !== 'moving meanwhile'));
 
 function leasesOf(socket: Socket, mover?: Mover, options: LeasesOptions = {}): AsyncGenerator<Lease, void, undefined> {

@@ -1,19 +1,13 @@
 /** What a partition gives back when its connections have ended. Both are in this loop; the fabric between them is real. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Partition } from '../../src/net/partition.ts';
 import { DEFAULT_POLICY } from '../../src/net/policy.ts';
 import { eventually } from '../../src/testing/index.ts';
+import './own-fabric.ts';
 import { assertHost, MOVES, movablePair } from './pairs.ts';
-
-const directory = mkdtempSync(join(tmpdir(), 'isthmus-leaving-'));
-after(() => rmSync(directory, { recursive: true, force: true }));
-Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
 
 test('a pair ends, and then the membership, though its last DMB was in quarantine when they were first looked at', async (t) => {
   const create = (lingerMs: number) => Partition.create({ ...DEFAULT_POLICY, lingerMs }, () => {});

@@ -1,29 +1,15 @@
 /** Room that is reserved, filled in place and committed, on connections that go each way there is. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Mover } from '../../src/net/mover.ts';
 import { type Reservation, reserveRoom } from '../../src/net/reservation.ts';
-import { eventually, type SocketPair, type SocketPairOptions, socketPair } from '../../src/testing/index.ts';
-import { type MovablePair, movedPair, oneLoop, twoPartitions } from './pairs.ts';
+import { eventually, socketPair } from '../../src/testing/index.ts';
+import { movedPair, oneLoop } from './pairs.ts';
+import { WAYS } from './ways.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'isthmus-reserve-'));
-after(() => rmSync(directory, { recursive: true, force: true }));
-Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
-
-type Pair = SocketPair & Partial<Pick<MovablePair, 'movers'>>;
-const WAYS: Readonly<Record<string, (options?: SocketPairOptions) => Promise<Pair>>> = {
-  TCP: socketPair,
-  loopback: movedPair('moved at the first byte', oneLoop),
-  'host, mapped': movedPair('moved at the first byte', twoPartitions('mapped')),
-  'host, store': movedPair('moved at the first byte', twoPartitions('store')),
-  'moving meanwhile': movedPair('moving meanwhile', oneLoop),
-};
 const IN_PLACE = ['loopback', 'host, mapped'];
 
 const reserveOf = (socket: Socket, mover: Mover | undefined, lengthBytes: number): Reservation | null =>

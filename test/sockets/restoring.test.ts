@@ -1,15 +1,9 @@
 /** Ways back that begin while a direction is on its way there. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import './own-fabric.ts';
 import { movedPair, twoPartitions } from './pairs.ts';
-
-const directory = mkdtempSync(join(tmpdir(), 'isthmus-restoring-'));
-after(() => rmSync(directory, { recursive: true, force: true }));
-Object.assign(process.env, { ISTHMUS_RUNTIME_DIR: directory, ISTHMUS_FABRIC_IDLE_MS: '500' });
 
 test('restore is settled, though the words of the way back had come before the bytes of TCP that they are about', async () => {
   const makePair = movedPair('moved at the first byte', twoPartitions('store'));
