@@ -52,13 +52,13 @@ export const ZEROMQ = peer('zeromq', 'zeromq, ipc://');
 export const PORT_COPY = peer('port-copy', 'MessagePort, copied');
 export const PORT_TRANSFER = peer('port-transfer', 'MessagePort, transferred');
 /** No competitors, but what the machine could do at best. */
-export const RING = peer('ring', 'limit: two threads that spin at a ring');
-export const MEMCPY = peer('memcpy', 'limit: memcpy in one thread');
+export const RING = peer('ring', 'limit: Isthmus, a ring without sockets, both ends spin');
+export const MEMCPY = peer('memcpy', 'limit: memcpy from one core to another');
 export const LIMITS: readonly Transport[] = [RING, MEMCPY];
 
 /** Both ends are threads of one process. */
 export function isOfThreads(kind: PeerKind): boolean {
-  return ['port-copy', 'port-transfer', 'ring', 'memcpy'].includes(kind);
+  return ['port-copy', 'port-transfer', 'memcpy'].includes(kind);
 }
 
 /** Where the fabric of this benchmark lives. */
@@ -76,13 +76,14 @@ export function environmentOf(transport: Transport, folder: string, more: NodeJS
       ([name]) => name !== 'NODE_OPTIONS' && (transport.expects !== null || !name.startsWith('ISTHMUS_')),
     ),
   );
+  const fabric = { ISTHMUS_RUNTIME_DIR: runtimeDirectory(folder), ISTHMUS_FABRIC_IDLE_MS: '10000' };
+  if (transport.name === 'ring') return { ...env, ...fabric };
   if (transport.expects === null) return env;
   return {
     ...env,
     NODE_OPTIONS: REGISTER_OPTION,
     ISTHMUS_ACCESS: transport.expects.access,
-    ISTHMUS_RUNTIME_DIR: runtimeDirectory(folder),
-    ISTHMUS_FABRIC_IDLE_MS: '10000',
+    ...fabric,
     ...more,
   };
 }

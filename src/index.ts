@@ -13,13 +13,13 @@ import {
 } from 'node:net';
 import { inspect } from 'node:util';
 import { TIMER_LIMIT_MS } from './fabric/settings.ts';
-import { inTime, keepingAlive } from './net/in-time.ts';
 import type { ConnectionInfo } from './net/info.ts';
 import { type Lease, type LeasesOptions, readLeases } from './net/leases.ts';
 import type { Role } from './net/mover.ts';
 import { type Reservation, reserveRoom } from './net/reservation.ts';
-import { handshakeOf, roleOf, sharedRuntime } from './net/runtime.ts';
+import { handshakeOf, sharedRuntime } from './net/runtime.ts';
 import { lowest } from './net/wrapping.ts';
+import { inTime, keepingAlive } from './os/in-time.ts';
 
 export { IsthmusError } from './ism/errors.ts';
 export type { Bytes, ConnectionInfo, Endpoint } from './net/info.ts';
@@ -119,7 +119,7 @@ export async function accelerate(socket: Socket, options: AccelerateOptions = {}
   checkOptions(options, ['role', 'timeoutMs']);
   const below = lowest(socket);
   if (below.pending) return runtime.info(socket);
-  const role = options.role ?? roleOf(socket);
+  const role = options.role ?? runtime.roleOf(socket);
   const engine = runtime.forbids(below, role) ? null : await keepingAlive(runtime.engine());
   if (engine === null) return runtime.info(socket);
   const mover = engine.moverOf(below);
@@ -169,10 +169,10 @@ export async function restore(socket: Socket, options: { readonly timeoutMs?: nu
  * any socket. Where the connection has moved a lease shows the bytes where the other end has put them; on TCP, and in the kernel's layout,
  * it is the chunk of Node.js. A program need not know: it asks for `lease.bytes`, and calls `lease.release()` when it has done with them.
  *
- * Until then the other end cannot use their room (64 KiB less 64 bytes in all, `ISTHMUS_DMB_BYTES`): leases that are never released stop
- * it, as a socket that nobody reads does. They may be released in any order; the room comes free up to the oldest that is not. They stay
- * good, and keep the memory of the connection, when the connection ends, is destroyed, or goes back to TCP (`restore` does not wait for
- * them). A write that waits for room while leases take all of it here goes by TCP.
+ * Until then the other end cannot use their room (64 KiB less 128 bytes in all at first, `ISTHMUS_DMB_BYTES`; more where it waits, up to
+ * `ISTHMUS_MAX_DMB_BYTES`): leases that are never released stop it, as a socket that nobody reads does. They may be released in any
+ * order; the room comes free up to the oldest that is not. They stay good, and keep the memory of the connection, when the connection
+ * ends, is destroyed, or goes back to TCP (`restore` does not wait for them). A write that waits for room while leases take all of it here, and no more is to be had, goes by TCP.
  *
  * The loop ends as that of a stream does, also in what it throws, and in that it destroys the socket. Rejects with ERR_ISTHMUS_LEASE for a
  * second loop, and for a socket with an encoding or with the option `onread`.

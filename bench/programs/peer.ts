@@ -36,7 +36,7 @@ const MOST_BYTES = 1 << 20;
 export const peerCommands = {
   /** Ping-pong, one message at a time. */
   async roundTrips({ messageBytes, warmMs, windowMs, peer, ...place }: Messages & Place & Window): Promise<RoundTrips> {
-    if (peer === 'ring') return ringRoundTrips(messageBytes, { warmMs, windowMs });
+    if (peer === 'ring') return ringRoundTrips(messageBytes, place.cpu, { warmMs, windowMs });
     if (peer === 'memcpy') throw new Error('there is nobody to answer');
     return withAnswerer(peer, place, { every: messageBytes, bytes: messageBytes }, async (end) => {
       await pingPong(end, messageBytes, warmMs);
@@ -49,7 +49,7 @@ export const peerCommands = {
 
   /** Messages one way, as fast as they go; the other end says now and then how many have come. CPU time is that of both ends. */
   async stream({ messageBytes, warmMs, windowMs, peer, ...place }: Messages & Place & Window): Promise<Sample> {
-    if (peer === 'ring') return ringStream(messageBytes, { warmMs, windowMs });
+    if (peer === 'ring') return ringStream(messageBytes, place.cpu, { warmMs, windowMs });
     if (peer === 'memcpy') return copies(messageBytes, { warmMs, windowMs });
     const most = Math.max(MOST_BYTES, 4 * messageBytes);
     const every = Math.max(messageBytes, most / 4);

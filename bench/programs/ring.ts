@@ -1,110 +1,120 @@
 /**
- * What the machine could do at best: two threads, each on a core of its own if there are two, with shared memory and nothing else
- * between them. Both spin, none ever sleeps or sees an event loop. And what one thread copies.
+ * What the machine could do at best: two programs with a ring and no socket between them, each on a core of its own if there are two. Both
+ * spin, none ever sleeps. And what one core copies that another one has written.
  */
-import { once } from 'node:events';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { on, once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { isMainThread, Worker, workerData } from 'node:worker_threads';
+import { openHostDevice } from 'isthmus/devices/host';
+import { type Client, parseGid, parseToken, Ring } from 'isthmus/ism';
 import { cpuSecondsOf } from '../process-facts.ts';
 import type { Sample, Window } from './control.ts';
 import { type RoundTrips, Times } from './times.ts';
 
-/**
- * A ring of messages of one length. Each word stands in a cache line of its own:
- *
- *     index of int32 | word     | written by
- *     0              | PRODUCED | the producer: how many messages; fewer than 2^31 in any window
- *     16             | CONSUMED | the consumer
- *     32             | STOP     | the main thread
- */
-class Ring {
-  static readonly #HEAD_BYTES = 256;
-  readonly memory: SharedArrayBuffer;
-  readonly #words: Int32Array;
-  readonly #slots: Uint8Array[];
-  readonly #own: Uint8Array;
-  #count = 0;
+const PROGRAM = fileURLToPath(import.meta.url);
+/** Not much more than the nearest caches hold. */
+const MEMORY_BYTES = 256 << 10;
+/** Then the event loop has a turn. */
+const SPIN_US = 1000;
 
-  /** @param memory of the ring that the other thread has made */
-  constructor(messageBytes: number, memory?: SharedArrayBuffer) {
-    const slots = Ring.slotsOf(messageBytes);
-    this.memory = memory ?? new SharedArrayBuffer(Ring.#HEAD_BYTES + slots * messageBytes);
-    this.#words = new Int32Array(this.memory, 0, Ring.#HEAD_BYTES / 4);
-    const slot = (i: number) => new Uint8Array(this.memory, Ring.#HEAD_BYTES + i * messageBytes, messageBytes);
-    this.#slots = Array.from({ length: slots }, (_, i) => slot(i));
-    this.#own = new Uint8Array(messageBytes).fill(1);
-  }
-
-  /** Not much more than the nearest caches hold. */
-  static slotsOf(messageBytes: number): number {
-    return Math.max(4, (256 << 10) / messageBytes);
-  }
-
-  get isStopped(): boolean {
-    return Atomics.load(this.#words, 32) !== 0;
-  }
-
-  stop(): void {
-    Atomics.store(this.#words, 32, 1);
-  }
-
-  /** Waits for room. False: it was stopped instead. */
-  put(): boolean {
-    while (this.#count - Atomics.load(this.#words, 16) === this.#slots.length) if (this.isStopped) return false;
-    this.#slots[this.#count % this.#slots.length]?.set(this.#own);
-    Atomics.store(this.#words, 0, ++this.#count);
-    return true;
-  }
-
-  /** Waits for a message. False: it was stopped instead. */
-  take(): boolean {
-    while (Atomics.load(this.#words, 0) === this.#count) if (this.isStopped) return false;
-    this.#own.set(this.#slots[this.#count % this.#slots.length] as Uint8Array);
-    Atomics.store(this.#words, 16, ++this.#count);
-    return true;
-  }
-}
-
+/** What the other end does. */
 interface Work {
   readonly messageBytes: number;
-  readonly requests: SharedArrayBuffer;
-  /** Null = none: it only takes. */
-  readonly answers: SharedArrayBuffer | null;
+  readonly answers: boolean;
 }
 
-if (!isMainThread) answer(workerData as Work);
+// --- The ring ---
 
-function answer({ messageBytes, requests, answers }: Work): void {
-  const from = new Ring(messageBytes, requests);
-  const to = answers && new Ring(messageBytes, answers);
-  parentPort?.postMessage('ready');
-  while (from.take()) if (to?.put() === false) break;
+/** Nobody is signalled. */
+const CLIENT: Client = { name: 'bench', addDevice() {}, removeDevice() {}, handleSignal() {}, handleEvent() {} };
+
+/** A ring with the program at the other end of an IPC channel. */
+async function meet(other: ChildProcess | NodeJS.Process): Promise<{ ring: Ring; close(): Promise<void> }> {
+  const messages = on(other as ChildProcess, 'message');
+  const told = async () => ((await messages.next()).value as [string])[0];
+  const device = await openHostDevice();
+  other.send?.(device.gid);
+  const peer = parseGid(await told());
+  if (!(await device.queryRemoteGid(peer))) throw new Error('the other end of the ring is not reached');
+  const dmb = await device.registerDmb({ peer, lengthBytes: MEMORY_BYTES, client: CLIENT });
+  other.send?.(String(dmb.token));
+  const ring = new Ring(dmb, await device.attachDmb(parseToken(BigInt(await told()))));
+  return { ring, close: () => device.close() };
 }
 
-/** Runs while the other thread answers. */
-async function withThread<T>(messageBytes: number, answers: Ring | null, requests: Ring, use: () => T): Promise<T> {
-  const work: Work = { messageBytes, requests: requests.memory, answers: answers?.memory ?? null };
-  const worker = new Worker(fileURLToPath(import.meta.url), { workerData: work });
-  await once(worker, 'message'); // from here on it needs nothing of this thread, which will be busy
-  const ended = once(worker, 'exit');
-  try {
-    return use();
-  } finally {
-    requests.stop();
-    answers?.stop();
-    await ended;
+async function answer({ messageBytes, answers }: Work): Promise<void> {
+  process.on('disconnect', () => process.exit());
+  const { ring } = await meet(process);
+  const message = Buffer.alloc(messageBytes);
+  for (;;) {
+    // As long as something comes, the event loop has no turn: who has started us kills us.
+    if (!ring.spinForBytes(SPIN_US)) await new Promise(setImmediate);
+    else if (answers) pass(ring, message);
+    else ring.read(message);
   }
 }
 
-export function ringRoundTrips(messageBytes: number, { warmMs, windowMs }: Window): Promise<RoundTrips> {
-  const [requests, answers] = [new Ring(messageBytes), new Ring(messageBytes)];
-  return withThread(messageBytes, answers, requests, () => {
+function pass(ring: Ring, message: Buffer): void {
+  take(ring, message);
+  put(ring, message);
+}
+
+function put(ring: Ring, message: Buffer): void {
+  for (let done = ring.write(message); done < message.length; done += ring.write(message, done)) {
+    if (!ring.spinForRoom(MOST_US)) throw new Error('the other end of the ring takes nothing');
+  }
+}
+
+function take(ring: Ring, into: Buffer): void {
+  for (let done = ring.read(into); done < into.length; done += ring.read(into.subarray(done))) {
+    if (!ring.spinForBytes(MOST_US)) throw new Error('the other end of the ring gives nothing');
+  }
+}
+
+/** On a busy machine. */
+const MOST_US = 5e6;
+
+/** @param cpu where the other end runs; null = not pinned */
+async function withOther<T>(
+  work: Work,
+  cpu: number | null,
+  use: (ring: Ring, pids: readonly number[]) => T,
+): Promise<T> {
+  const node = [process.execPath, PROGRAM, JSON.stringify(work)];
+  const [file, ...args] = cpu === null ? node : ['taskset', '-c', String(cpu), ...node];
+  const child = spawn(file as string, args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const ended = once(child, 'exit');
+  const lost = ended.then(() => {
+    throw new Error('the other end has ended');
+  });
+  try {
+    const { ring, close } = await Promise.race([meet(child), lost]);
+    try {
+      return use(ring, [process.pid, child.pid ?? -1]);
+    } finally {
+      await close();
+    }
+  } finally {
+    lost.catch(() => {});
+    child.kill('SIGKILL');
+    await ended.catch(() => {});
+  }
+}
+
+export function ringRoundTrips(
+  messageBytes: number,
+  cpu: number | null,
+  { warmMs, windowMs }: Window,
+): Promise<RoundTrips> {
+  return withOther({ messageBytes, answers: true }, cpu, (ring, pids) => {
+    const [request, reply] = [Buffer.alloc(messageBytes, 'c'), Buffer.alloc(messageBytes)];
     const pingPong = (forMs: number, times: Times) => {
       let now = performance.now();
       for (const end = now + forMs; now < end; ) {
         const sentAt = now;
-        requests.put();
-        answers.take();
+        put(ring, request);
+        take(ring, reply);
         now = performance.now();
         times.add((now - sentAt) * 1000);
       }
@@ -112,36 +122,83 @@ export function ringRoundTrips(messageBytes: number, { warmMs, windowMs }: Windo
     };
     pingPong(warmMs, new Times());
     const times = new Times();
-    const cpuBefore = cpuSecondsOf([process.pid]);
+    const cpuBefore = cpuSecondsOf(pids);
     pingPong(windowMs, times);
-    return { ...times.latency(), cpuSeconds: cpuSecondsOf([process.pid]) - cpuBefore };
+    return { ...times.latency(), cpuSeconds: cpuSecondsOf(pids) - cpuBefore };
   });
 }
 
-export function ringStream(messageBytes: number, window: Window): Promise<Sample> {
-  const requests = new Ring(messageBytes);
-  return withThread(messageBytes, null, requests, () => repeat(messageBytes, window, () => requests.put()));
+export function ringStream(messageBytes: number, cpu: number | null, { warmMs, windowMs }: Window): Promise<Sample> {
+  return withOther({ messageBytes, answers: false }, cpu, (ring, pids) => {
+    const message = Buffer.alloc(messageBytes, 'c');
+    const run = (forMs: number): number => {
+      let count = 0;
+      for (const end = performance.now() + forMs; performance.now() < end; count += 16)
+        for (let i = 0; i < 16; i++) put(ring, message);
+      return count;
+    };
+    run(warmMs);
+    const [cpuBefore, before] = [cpuSecondsOf(pids), performance.now()];
+    const count = run(windowMs);
+    const seconds = (performance.now() - before) / 1000;
+    return { bytes: count * messageBytes, seconds, cpuSeconds: cpuSecondsOf(pids) - cpuBefore };
+  });
 }
 
-/** Between as much memory as the ring has. */
-export function copies(messageBytes: number, window: Window): Sample {
-  const source = new Uint8Array(messageBytes).fill(1);
-  const targets = Array.from({ length: Ring.slotsOf(messageBytes) }, () => new Uint8Array(messageBytes).fill(1));
-  let i = 0;
-  return repeat(messageBytes, window, () => targets[i++ % targets.length]?.set(source));
+// --- Copies ---
+
+/** Whose turn it is, before the memory. */
+const TURN_BYTES = 64;
+const OURS = 0;
+const ITS = 1;
+const OVER = 2;
+
+/** The other thread: writes all of the memory whenever it is its turn. */
+function fill(shared: SharedArrayBuffer): void {
+  const turn = new Int32Array(shared, 0, 1);
+  const memory = new Uint8Array(shared, TURN_BYTES);
+  for (let value = 0; ; value = (value + 1) & 0xff) {
+    while (Atomics.load(turn, 0) === OURS);
+    if (Atomics.load(turn, 0) === OVER) return;
+    memory.fill(value);
+    Atomics.store(turn, 0, OURS);
+  }
 }
 
-/** @param act moves one message */
-function repeat(messageBytes: number, { warmMs, windowMs }: Window, act: () => void): Sample {
-  const run = (forMs: number): number => {
-    let count = 0;
-    for (const end = performance.now() + forMs; performance.now() < end; count += 16)
-      for (let i = 0; i < 16; i++) act();
-    return count;
+/** Out of memory that another core has just written, in pieces of a message. Only the time of copying counts. */
+export async function copies(messageBytes: number, { warmMs, windowMs }: Window): Promise<Sample> {
+  const count = Math.max(1, Math.floor(MEMORY_BYTES / messageBytes));
+  const shared = new SharedArrayBuffer(TURN_BYTES + count * messageBytes);
+  const turn = new Int32Array(shared, 0, 1);
+  const pieces = Array.from(
+    { length: count },
+    (_, i) => new Uint8Array(shared, TURN_BYTES + i * messageBytes, messageBytes),
+  );
+  const targets = pieces.map(({ length }) => new Uint8Array(length).fill(1));
+  const worker = new Worker(PROGRAM, { workerData: shared });
+  const ended = once(worker, 'exit');
+  await once(worker, 'online');
+  const run = (forMs: number) => {
+    let [rounds, copyingMs] = [0, 0];
+    for (const end = performance.now() + forMs; performance.now() < end; rounds++) {
+      Atomics.store(turn, 0, ITS);
+      while (Atomics.load(turn, 0) === ITS);
+      const before = performance.now();
+      for (let i = 0; i < count; i++) targets[i]?.set(pieces[i] as Uint8Array);
+      copyingMs += performance.now() - before;
+    }
+    return { bytes: rounds * count * messageBytes, seconds: copyingMs / 1000, cpuSeconds: copyingMs / 1000 };
   };
-  run(warmMs);
-  const [cpuBefore, before] = [cpuSecondsOf([process.pid]), performance.now()];
-  const count = run(windowMs);
-  const seconds = (performance.now() - before) / 1000;
-  return { bytes: count * messageBytes, seconds, cpuSeconds: cpuSecondsOf([process.pid]) - cpuBefore };
+  try {
+    run(warmMs);
+    return run(windowMs);
+  } finally {
+    Atomics.store(turn, 0, OVER);
+    await ended;
+  }
 }
+
+// --- The other end ---
+
+if (!isMainThread) fill(workerData as SharedArrayBuffer);
+else if (process.argv[1] === PROGRAM) await answer(JSON.parse(process.argv[2] ?? '') as Work);

@@ -284,7 +284,7 @@ export class Check {
   }
 
   get #hasAgreed(): boolean {
-    const agrees = (end: ConnectionInfo | null) => end?.reason.name === 'CHECKING' && end.gid !== null;
+    const agrees = (end: ConnectionInfo | null) => end?.reason.name === 'AGREED';
     return agrees(this.#client) && (this.#server === null || agrees(this.#server));
   }
 
@@ -321,7 +321,7 @@ export class Check {
         `the server closed it when it was at ${client.reason.name}`,
         'such connections are too short to be worth moving; have chk say something after which the server waits for more',
       );
-    if (client.reason.name === 'CHECKING' && this.#bytes === null)
+    if (client.reason.name === 'AGREED' && this.#bytes === null)
       return { ...client.reason, hint: `it moves with its next byte; have chk say something: ${EXAMPLE}` };
     if (client.reason.name !== 'PEERNOSMC') return client.reason;
     if (this.#process === null) return client.reason;
@@ -349,7 +349,7 @@ const STAGE_TEXTS = [
   'bytes go through shared memory',
 ];
 /** Reasons that may go away by themselves. */
-const PASSING = ['MOVED', 'CHECKING', 'PEERNOSMC', 'NOBYTE', 'YOUNG', 'FABRICLOST'];
+const PASSING = ['MOVED', 'CHECKING', 'AGREED', 'PEERNOSMC', 'NOBYTE', 'YOUNG', 'FABRICLOST'];
 
 const BY_STAGE: readonly (readonly string[])[] = [
   [
@@ -384,7 +384,7 @@ const BY_STAGE: readonly (readonly string[])[] = [
 function stageOf({ name }: Reason): number {
   const stage = BY_STAGE.findIndex((names) => names.includes(name));
   if (stage >= 0) return stage;
-  return name === 'CHECKING' ? 3 : 2;
+  return name === 'AGREED' ? 3 : 2;
 }
 
 function identityOf(path: string): string | null {

@@ -1,7 +1,7 @@
 /** `isthmus chk HOST:PORT`: would a connection to this server move, and if not, why? In the manner of smc_chk. */
 import { parseArgs } from 'node:util';
-import { keepingAlive } from '../net/in-time.ts';
 import type { ConnectionInfo } from '../net/info.ts';
+import { keepingAlive } from '../os/in-time.ts';
 import { REASONS } from '../smc/reasons.ts';
 import { Check, EXAMPLE } from './check.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, UsageError } from './command.ts';

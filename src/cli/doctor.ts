@@ -1,6 +1,6 @@
 /** `isthmus doctor`: can connections of this user's programs move here? */
 import { parseArgs } from 'node:util';
-import { keepingAlive } from '../net/in-time.ts';
+import { keepingAlive } from '../os/in-time.ts';
 import type { Reason } from '../smc/reasons.ts';
 import { type Command, EXIT_FAILED, EXIT_OK, UsageError } from './command.ts';
 import { introduce } from './introduction.ts';

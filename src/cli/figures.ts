@@ -216,7 +216,7 @@ export const FIGURES: readonly Figure[] = [
     samples: (sums) => one(counter(sums, 'full')),
   },
   {
-    text: 'Buffers that were registered for what connections receive, by length.',
+    text: 'Buffers that were registered for what connections receive, by length: the first of each, not those they grow to.',
     unit: 'buffers',
     where: 'src/net/partition.ts',
     keys: ({ buffers }) => Object.fromEntries(ofSizes('SMC_INT_RX_BUF').map((key, i) => [key, buffers[i] ?? 0])),

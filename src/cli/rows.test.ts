@@ -92,6 +92,16 @@ test('whatever stands there is a row that can be printed, or none', () => {
   );
 });
 
+test('a row keeps a hint that is another one, though the text is the common one', () => {
+  const { TIMEOUT, PEERNOSMC } = REASONS;
+  const said = (reason: object) =>
+    parseRow(rowText({ ...GOOD, reason } as unknown as ConnectionInfo), COUNTERS, 5)?.reason;
+  assert.deepEqual(said({ ...TIMEOUT, hint: 'wait' }), { ...TIMEOUT, hint: 'wait' });
+  assert.deepEqual(said(TIMEOUT), TIMEOUT);
+  const hint = PEERNOSMC.hint.replace('HOST:PORT', '[fe80::1%eth0]:80');
+  assert.ok(!rowText({ ...GOOD, reason: { ...PEERNOSMC, hint } } as unknown as ConnectionInfo).includes('cause'));
+});
+
 test('a row has room for any program', () => {
   const { reason: _, ...rest } = GOOD;
   const address = { address: '0123:4567:89ab:cdef:0123:4567:89ab:cdef', port: 65535 };

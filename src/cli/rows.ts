@@ -5,7 +5,16 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { type ConnectionInfo, type Endpoint, reasonFor } from '../net/info.ts';
-import { FIRST_ROW, type Head, MAX_PROGRAM_LENGTH, ROW_BYTES, readHead, readRow, TABLE_NAME } from '../net/table.ts';
+import {
+  FIRST_ROW,
+  type FoundRow,
+  type Head,
+  MAX_PROGRAM_LENGTH,
+  ROW_BYTES,
+  readHead,
+  readRow,
+  TABLE_NAME,
+} from '../net/table.ts';
 import { type Reason, reasonOfCode } from '../smc/reasons.ts';
 import { STATE_NAMES } from '../smc/states.ts';
 import { UsageError } from './command.ts';
@@ -41,16 +50,17 @@ export function readTables(pid?: string): { readonly rows: readonly ConnectionIn
   return { rows: tables.flatMap(({ rows }) => rows.map(({ info }) => info)), complete };
 }
 
-/** All tables that this user may open. */
+/** All tables that this user may open. Waits for programs in the middle of a change, all together for MAX_WAIT_MS. */
 export function readPartitions(pid?: string): { readonly tables: readonly Table[]; readonly complete: boolean } {
   const tables: Table[] = [];
+  const patience = new Patience();
   if (process.platform !== 'linux') return { tables, complete: true }; // there is no /proc, and nothing moves
   const pids = pid === undefined ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : [pid];
   let left = MAX_SHOWN_ROWS;
   for (const one of pids) {
     const seen = new Set<number>();
     for (const path of tablesOf(one)) {
-      const table = readTable(path, Number(one), seen, left);
+      const table = readTable(path, Number(one), seen, left, patience);
       if (table === null) continue;
       tables.push(table);
       left -= table.rows.length;
@@ -91,7 +101,7 @@ function linkOf(path: string): string {
 }
 
 /** @param seen inodes of this process: a descriptor may have been duplicated */
-function readTable(path: string, pid: number, seen: Set<number>, maxRows: number): Table | null {
+function readTable(path: string, pid: number, seen: Set<number>, maxRows: number, patience: Patience): Table | null {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
@@ -104,12 +114,15 @@ function readTable(path: string, pid: number, seen: Set<number>, maxRows: number
     if (seen.has(ino) || (uid !== 0 && uid !== statSync(`/proc/${pid}`).uid)) return null;
     seen.add(ino);
     // A connection that ends meanwhile would be in neither, or in both.
-    for (let tries = 1; ; tries++) {
+    for (const tries = patience.begin(); ; ) {
       const head = headOf(fd);
       if (head === null) return null;
-      const rows = rowsOf(fd, Math.min(head.rows, Math.floor((size - FIRST_ROW) / ROW_BYTES)), pid, maxRows);
-      if (tries === TRIES || (head.sequence % 2 === 0 && headOf(fd)?.sequence === head.sequence))
-        return { pid, thread: head.thread, rows, totals: parseTotals(head) };
+      const count = Math.min(head.rows, Math.floor((size - FIRST_ROW) / ROW_BYTES));
+      const found = rowsOf(fd, count, patience);
+      const isOfOneTime = head.sequence % 2 === 0 && headOf(fd)?.sequence === head.sequence;
+      if (!isOfOneTime && tries.again()) continue;
+      const rows = parseRows(found, pid, maxRows);
+      return { pid, thread: head.thread, rows, totals: parseTotals(head) };
     }
   } catch {
     return null; // it is no file, or the process has gone
@@ -118,8 +131,31 @@ function readTable(path: string, pid: number, seen: Set<number>, maxRows: number
   }
 }
 
-const TRIES = 5;
-const [first, second] = [Buffer.alloc(ROW_BYTES), Buffer.alloc(ROW_BYTES)];
+/** All waiting of one look: a program that was stopped in the middle of a change keeps nobody for longer. */
+const MAX_WAIT_MS = 500;
+/** A change takes microseconds, unless the processor was taken away meanwhile: somebody who reads on keeps it away. */
+const TRIES_AT_ONCE = 3;
+
+class Patience {
+  #leftMs = MAX_WAIT_MS;
+
+  begin(): { again(): boolean } {
+    let tries = 0;
+    let since = performance.now();
+    return {
+      again: () => {
+        if (++tries < TRIES_AT_ONCE) return true;
+        const now = performance.now();
+        this.#leftMs -= now - since;
+        since = now;
+        if (this.#leftMs <= 0) return false;
+        Atomics.wait(CLOCK, 0, 0, 1);
+        return true;
+      },
+    };
+  }
+}
+const CLOCK = new Int32Array(new SharedArrayBuffer(4));
 
 function headOf(fd: number): Head | null {
   const head = Buffer.alloc(FIRST_ROW);
@@ -127,27 +163,44 @@ function headOf(fd: number): Head | null {
   return readHead(head);
 }
 
-function rowsOf(fd: number, count: number, pid: number, max: number): Row[] {
-  const rows: Row[] = [];
-  for (let i = 0; i < count && rows.length < max; i++) {
-    const row = readConnection(fd, FIRST_ROW + i * ROW_BYTES, pid);
-    if (row !== null) rows.push(row);
+/** Many at once: the less time between the first row and the last, the fewer connections end meanwhile. */
+const ROWS_AT_ONCE = 64;
+const [first, second] = [Buffer.alloc(ROWS_AT_ONCE * ROW_BYTES), Buffer.alloc(ROWS_AT_ONCE * ROW_BYTES)];
+
+/** All rows that are in use, not looked into. One that is being written is read again. */
+function rowsOf(fd: number, count: number, patience: Patience): FoundRow[] {
+  const rows: FoundRow[] = [];
+  for (let at = 0; at < count; at += ROWS_AT_ONCE) {
+    const length = Math.min(ROWS_AT_ONCE, count - at) * ROW_BYTES;
+    const position = FIRST_ROW + at * ROW_BYTES;
+    readTwice(fd, 0, length, position);
+    for (let offset = 0; offset < length; offset += ROW_BYTES) {
+      const tries = patience.begin();
+      while (!isSteady(offset) && tries.again()) readTwice(fd, offset, ROW_BYTES, position + offset);
+      const row = isSteady(offset) ? readRow(first.subarray(offset, offset + ROW_BYTES)) : null;
+      if (row !== null) rows.push(row);
+    }
   }
   return rows;
 }
 
-/** A row that is being written is read again. */
-function readConnection(fd: number, offset: number, pid: number): Row | null {
-  for (let i = 0; i < TRIES; i++) {
-    readSync(fd, first, 0, ROW_BYTES, offset);
-    readSync(fd, second, 0, ROW_BYTES, offset);
-    const sequence = first.readUInt32LE(0);
-    if (sequence % 2 === 1 || sequence !== second.readUInt32LE(0)) continue;
-    const row = readRow(first);
-    const info = row && parseRow(row.text, row.counters, pid);
-    return row && info && { info, counters: row.counters };
+function readTwice(fd: number, offset: number, length: number, position: number): void {
+  for (const buffer of [first, second]) readSync(fd, buffer, offset, length, position);
+}
+
+/** Whether nobody wrote a row while it was read, twice. */
+function isSteady(offset: number): boolean {
+  const sequence = first.readUInt32LE(offset);
+  return sequence % 2 === 0 && sequence === second.readUInt32LE(offset);
+}
+
+function parseRows(found: readonly FoundRow[], pid: number, max: number): Row[] {
+  const rows: Row[] = [];
+  for (const { text, counters } of found) {
+    const info = rows.length < max ? parseRow(text, counters, pid) : null;
+    if (info !== null) rows.push({ info, counters });
   }
-  return null;
+  return rows;
 }
 
 /** Null unless every number is one that counts. */

@@ -36,6 +36,7 @@ Variables, for the command and what it starts; docs/settings.md has all of them:
                                        what the options set
   ISTHMUS_LAZY_BYTES, ISTHMUS_LAZY_MS  lazy: how many bytes, or how old (default: ${DEFAULT_POLICY.lazyBytes}, ${DEFAULT_POLICY.lazyMs})
   ISTHMUS_DMB_BYTES                    buffer of a connection, each direction (default: ${DEFAULT_POLICY.dmbBytes})
+  ISTHMUS_MAX_DMB_BYTES                how long it may become while the other end waits (default: ${DEFAULT_POLICY.maxDmbBytes})
   ISTHMUS_LAYOUT=kernel                in-band: buffers are laid out as in Linux
   ISTHMUS_BUSY_POLL_US                 how long to look before sleeping; 0: not at all (default: ${DEFAULT_POLICY.busyPollUs})
   ISTHMUS_RULES                        which connections may move: 'deny *:5432; allow'

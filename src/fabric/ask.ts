@@ -30,7 +30,7 @@ export async function ask<Answer>(
         continue;
       }
       for (const one of packet.fds) closeFd(one);
-      const message = decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+      const message = decodeMessage(packet.bytes, packet.fds, 'fabric');
       if (message.type === 'REFUSED') throw new Error(refusal(question, message));
       const answer = heard(message);
       if (answer !== undefined) return answer;

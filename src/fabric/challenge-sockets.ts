@@ -1,32 +1,32 @@
 /** Challenges between sockets that are held. */
 import { randomBytes } from 'node:crypto';
-import { isAtMark, passedBytes, peekUrgent, sendUrgent, tcpInfo } from '../os/index.ts';
+import { errorCode, isAtMark, passedBytes, peekUrgent, sendUrgent, tcpInfo } from '../os/index.ts';
 import { Challenge, type UrgentEnd, type Verdict } from './challenge.ts';
 
 /** How long a descriptor may be held, which holds back a FIN. */
 const CHALLENGE_MS = 250;
 const CHALLENGE_LOOK_MS = 1;
 
-/** To be cancelled before a descriptor is closed. */
+/** To be cancelled before a descriptor is closed. @param done with what came of it, and whether urgent bytes were sent */
 export function challenge(
   one: number,
   other: number,
   rounds: number,
-  done: (verdict: Verdict) => void,
+  done: (verdict: Verdict, hasSent: boolean) => void,
 ): { cancel(): void } {
   const until = performance.now() + CHALLENGE_MS;
   let timer: NodeJS.Timeout | undefined;
-  let run: Challenge;
+  let run: Challenge | undefined;
   const go = () => {
     let verdict: Verdict | null;
     try {
       run ??= new Challenge(urgentEnd(one), urgentEnd(other), rounds, () => randomBytes(1)[0] as number);
       verdict = run.step();
-    } catch {
-      verdict = 'refuted'; // one of the two has ended
+    } catch (error) {
+      verdict = errorCode(error) === 'EAGAIN' ? null : 'refuted'; // counters that do not stand still; one of the two has ended
     }
     if (verdict === null && performance.now() < until) timer = setTimeout(go, CHALLENGE_LOOK_MS);
-    else done(verdict ?? 'later');
+    else done(verdict ?? 'later', run?.hasSent ?? false);
   };
   timer = setTimeout(go, 0);
   return { cancel: () => clearTimeout(timer) };
@@ -39,5 +39,6 @@ function urgentEnd(fd: number): UrgentEnd {
     isAtMark: () => isAtMark(fd),
     given: () => passedBytes(fd).sent,
     acknowledged: () => tcpInfo(fd).bytesAcked,
+    received: () => tcpInfo(fd).bytesReceived,
   };
 }

@@ -20,7 +20,13 @@ async function connection(): Promise<SocketPair> {
 const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
 
 function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
-  return new Promise((resolve) => challenge(fdOf(one), fdOf(other), rounds, resolve));
+  return challenged(one, other, rounds).then(({ verdict }) => verdict);
+}
+
+function challenged(one: Socket, other: Socket, rounds = 3): Promise<{ verdict: Verdict; hasSent: boolean }> {
+  return new Promise((resolve) =>
+    challenge(fdOf(one), fdOf(other), rounds, (verdict, hasSent) => resolve({ verdict, hasSent })),
+  );
 }
 
 let ends: SocketPair;
@@ -58,6 +64,30 @@ test('ends of two connections are refuted', { skip }, async () => {
   assert.equal(await ask(ends.client, others.server), 'refuted');
   assert.equal(await ask(others.client, others.server), 'proven', 'and that harms nothing');
 });
+
+for (const [what, bytes, isFound] of [
+  ['as many bytes as their own have passed', 50_000, false],
+  ['more bytes have passed', 50_002, true],
+] as const)
+  test(`a stranger of whom ${what} is found out ${isFound ? 'before' : 'after'} one urgent byte, and the stream of a slow reader stays as it is`, {
+    skip,
+  }, async () => {
+    const others = await connection();
+    const sent = pattern(60_000);
+    for (const { server } of [ends, others]) server.pause();
+    ends.client.write(sent.subarray(0, 50_000));
+    others.client.write(pattern(bytes));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(await challenged(ends.client, others.server), { verdict: 'refuted', hasSent: !isFound });
+    for (let times = 0; times < 5; times++)
+      assert.deepEqual(await challenged(ends.client, others.server), { verdict: 'refuted', hasSent: false });
+    ends.client.write(sent.subarray(50_000));
+    const got = compare(ends.server, sent);
+    ends.server.resume();
+    while (got.bytes < sent.length) await new Promise(setImmediate);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual([got.isExact, got.bytes], [true, sent.length]);
+  });
 
 test('bytes of the programs stay as they are: a quick reader', { skip }, async () => {
   const sent = pattern(3_000_000);

@@ -5,6 +5,9 @@
  * The stream of the programs stays as it is only if a second urgent byte never overtakes a first one that was not read past, which
  * would make data of the first. So none is sent before the one before it has arrived, and unless its reader has none before it, or
  * stands exactly at it. What an earlier challenge left under way counts as well.
+ *
+ * All that says nothing where the reader is another one. So none is sent either unless what the one has sent is what the other has
+ * received, to the byte: a stranger is found out by that, before the first urgent byte or after it.
  */
 
 /** What is done with a socket that was shown. None of it waits; all of it throws when the connection has gone. */
@@ -13,20 +16,30 @@ export interface UrgentEnd {
   send(byte: number): boolean;
   peek(): number | 'coming' | 'none';
   isAtMark(): boolean;
-  /** Bytes given to the kernel, and those of them that have arrived. */
+  /** Bytes given to the kernel, and those of them that have arrived: with one for the SYN of a client. */
   given(): number;
   acknowledged(): number;
+  /** Bytes that have come. */
+  received(): number;
 }
 
-/** 'later': now it cannot be asked, as the reader is stopped or the buffers are full. */
-export type Verdict = 'proven' | 'refuted' | 'later';
+/**
+ * 'refuted': they belong to two connections, or it has ended. 'unseen': all bytes arrived, but were not seen. 'later': now it cannot be
+ * asked, as the reader is stopped or the buffers are full.
+ */
+export type Verdict = 'proven' | 'refuted' | 'unseen' | 'later';
 
-/** Bytes that arrive and are not seen: the program may have read past them, or they went to somebody else. */
+/** Bytes that arrive and are not seen: the program may have read past them. */
 const MOST_LOST = 12;
 
 /** One challenge: `step` does what can be done now. */
 export class Challenge {
-  readonly #directions: readonly Direction[];
+  readonly #directions: readonly [Direction, Direction];
+  /** What each may have acknowledged that the other has not received: one of them is the client. */
+  #syns: readonly (readonly [number, number])[] = [
+    [0, 1],
+    [1, 0],
+  ];
 
   /**
    * @param rounds bytes that have to be seen, in each direction
@@ -37,11 +50,36 @@ export class Challenge {
   }
 
   /** Null: to be asked again in a moment. */
-  step(): 'proven' | 'refuted' | null {
-    const states = this.#directions.map((direction) => direction.step());
-    if (states.includes('refuted')) return 'refuted';
+  step(): 'proven' | 'refuted' | 'unseen' | null {
+    const fits = () => this.#fits();
+    if (!fits()) return 'refuted';
+    // Both: bytes of the one acknowledge those of the other.
+    const states = this.#directions.map((direction) => direction.step(fits));
+    for (const state of ['refuted', 'unseen'] as const) if (states.includes(state)) return state;
     return states.every((state) => state === 'proven') ? 'proven' : null;
   }
+
+  /** Whether each may have sent what the other has received. What is known then of the SYN remains so. */
+  #fits(): boolean {
+    const [there, back] = this.#directions.map((direction) => direction.gap()) as [Gap, Gap];
+    this.#syns = this.#syns.filter(([one, other]) => isWithin(one, there) && isWithin(other, back));
+    return this.#syns.length > 0;
+  }
+
+  /** Whether there may be a byte of ours in one of the streams that its reader has not read past. */
+  get hasSent(): boolean {
+    return this.#directions.some(({ hasSent }) => hasSent);
+  }
+}
+
+/** By how much the counter of the one may be ahead of the counter of the other. */
+interface Gap {
+  readonly least: number;
+  readonly most: number;
+}
+
+function isWithin(count: number, { least, most }: Gap): boolean {
+  return least <= count && count <= most;
 }
 
 class Direction {
@@ -55,6 +93,7 @@ class Direction {
   #expected: number | null = null;
   /** What has to have arrived before the next one: to begin with, all that somebody before us may have sent. */
   #position: number;
+  hasSent = false;
 
   constructor(from: UrgentEnd, to: UrgentEnd, rounds: number, random: () => number) {
     this.#from = from;
@@ -64,14 +103,22 @@ class Direction {
     this.#position = from.given();
   }
 
-  step(): 'proven' | 'refuted' | null {
+  /** Asked in this order since the counters go on meanwhile. */
+  gap(): Gap {
+    const acknowledged = this.#from.acknowledged();
+    const received = this.#to.received();
+    return { least: acknowledged - received, most: this.#from.given() - received };
+  }
+
+  step(fits: () => boolean): 'proven' | 'refuted' | 'unseen' | null {
     while (this.#seen < this.#rounds) {
       if (this.#expected === null) {
+        if (!fits()) return 'refuted';
+        if (this.#lost > MOST_LOST) return 'unseen';
         if (!this.#send()) return null;
       } else if (!this.#look()) {
         return null;
       }
-      if (this.#lost > MOST_LOST) return 'refuted';
     }
     return 'proven';
   }
@@ -84,6 +131,7 @@ class Direction {
     let byte = this.#random();
     if (byte === standing) byte ^= 0xff; // or the old one would pass for it
     if (!this.#from.send(byte)) return false;
+    this.hasSent = true;
     this.#position = this.#from.given();
     this.#expected = byte;
     return true;

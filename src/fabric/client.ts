@@ -1,4 +1,7 @@
-/** A partition's connection to the fabric. Never waits for it: a message that the fabric does not take at once is an error. */
+/**
+ * A partition's connection to the fabric. What is said in one turn goes out at its end, in one packet. Nobody waits for the fabric: when it
+ * does not take what is said, saying more becomes an error.
+ */
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Chid, type Eid, type Gid, IsthmusError, parseChid } from '../ism/index.ts';
@@ -20,14 +23,17 @@ import { defaultEids, type EidTable, tableOf } from './eids.ts';
 import { OVERFLOW_UID } from './limits.ts';
 import { DistrustError, distrustPath, distrustPeer, type FabricPlace, fabricPlaces } from './locate.ts';
 import {
-  decodeMessage,
+  type Delivery,
+  decodePacket,
   encodeMessage,
   type FabricMessage,
   isOfVersion,
   type MessageByName,
+  messagesPerPacket,
   PROTOCOL_VERSION_MAX,
   PROTOCOL_VERSION_MIN,
 } from './protocol.ts';
+import { FabricWireError } from './wire.ts';
 
 /** No fabric: why is in `kind`. */
 export class FabricUnavailable extends IsthmusError {
@@ -44,8 +50,8 @@ export class FabricUnavailable extends IsthmusError {
 }
 
 export interface FabricListener {
-  /** Descriptors are the listener's: channel, read end, write end. */
-  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void;
+  /** Descriptors are the listener's: channel, read end, write end; null: this process may have no more. */
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number] | null): void;
   show(claim: number): void;
   released(claim: number): void;
   matched(message: MessageByName<'MATCHED'>): void;
@@ -87,6 +93,11 @@ const RESTART_MS = 1500;
 const WELCOME_TIMEOUT_MS = 1500;
 /** A fabric that does not answer for so long is said to be silent. */
 const SILENCE_MS = 1000;
+/** What waits to be taken by a fabric that is slow: more than a storm of connections says until it is looked at. */
+const MAX_WAITING = 4096;
+const TAKE_MS = 5;
+/** Between looks for the answer of a fabric that has no doorbell of ours. */
+const LOOK_MS = 5;
 
 /** Finds, if need be starts, and joins a fabric. Rejects with FabricUnavailable. */
 export function joinFabric(
@@ -205,6 +216,9 @@ export class FabricClient {
   /** By peer: who waits for REACHED. */
   readonly #reaching = new Map<Gid, ((isPair: boolean) => void)[]>();
   #eids: EidTable;
+  /** In their order; of an answer to SHOW what is shown is asked for when it goes out. */
+  readonly #waiting: (() => Delivery)[] = [];
+  #flushing = false;
   #closed = false;
   #pinged = false;
   #silence: NodeJS.Timeout | undefined;
@@ -241,9 +255,20 @@ export class FabricClient {
     listener: FabricListener,
   ): Promise<FabricClient | null> {
     return new Promise((resolve, reject) => {
+      let mine: number;
+      let theirs: number;
+      try {
+        [mine, theirs] = streamSocketPair();
+      } catch (error) {
+        closeFd(fd);
+        reject(error);
+        return;
+      }
       let client: FabricClient | undefined;
       const { pid: fabricPid } = peerCredentials(fd);
+      let hasGivenUp = false;
       const giveUp = () => {
+        hasGivenUp = true;
         clearTimeout(timer);
         doorbell.close();
         closeFd(fd);
@@ -255,26 +280,43 @@ export class FabricClient {
       const foreign = (what: string) => fail('foreign', ...foreignness({ place, fabricPid }, what));
       const timer = setTimeout(() => fail('silent', ...silenceOf({ place, fabricPid })), WELCOME_TIMEOUT_MS);
       timer.unref();
-      const [mine, theirs] = streamSocketPair();
       const doorbell = openDoorbell(mine, {
         rung: () => {
           if (client !== undefined) client.#receive();
           else answer();
         },
         hungUp: () => {
-          if (client === undefined) answer();
+          if (client === undefined) lookOn();
           else client.#lost('the fabric has gone');
         },
       });
+      /** A fabric that could not take our doorbell cannot ring it when it says so. */
+      const lookOn = () => {
+        if (client !== undefined || hasGivenUp) return;
+        answer();
+        setTimeout(lookOn, LOOK_MS).unref();
+      };
       let welcome: MessageByName<'WELCOME'> | undefined;
+      /** What came and was not looked at yet. */
+      let rest: FabricMessage[] = [];
       const answer = () => {
-        const message = receiveOne(fd);
-        if (message === null) return;
-        if (message === 'end') {
+        const messages = rest.length > 0 ? rest : receiveFew(fd);
+        if (messages === null) return;
+        if (messages === 'unknown') {
+          foreign('does not speak our protocol');
+          return;
+        }
+        if (messages === 'end') {
           giveUp();
           resolve(null);
-        } else if (message.type === 'REFUSED' && message.reason === 2)
-          fail('refused', `the fabric refused: ${message.text}`);
+          return;
+        }
+        const [message, ...others] = messages;
+        rest = others;
+        if (message === undefined) return;
+        if (message.type === 'REFUSED' && message.reason === 2) fail('refused', `the fabric refused: ${message.text}`);
+        else if (message.type === 'REFUSED' && message.reason === 5)
+          fail('refused', `the fabric refused: ${message.text}`, descriptorsFor(fabricPid));
         else if (message.type === 'REFUSED') foreign(`refused: ${message.text}`);
         else if (message.type === 'WELCOME' && welcome === undefined && isSpoken(message.version)) {
           welcome = message;
@@ -295,26 +337,64 @@ export class FabricClient {
         const member = new FabricClient(fd, doorbell, identity, eids, listener);
         client = member;
         resolve(member);
-        setImmediate(() => member.#receive()); // what the same ring of the doorbell told of
+        // What the same ring of the doorbell told of.
+        setImmediate(() => {
+          member.#deliver(rest.map((message) => ({ message, fds: [] })));
+          member.#receive();
+        });
       };
       try {
         const hello = { versionMin: PROTOCOL_VERSION_MIN, versionMax: PROTOCOL_VERSION_MAX, ...about };
         if (!sendPacket(fd, encodeMessage({ type: 'HELLO', ...hello }), [theirs]))
           fail('silent', 'the fabric is stuck');
       } catch {
-        giveUp(); // it hung up already
-        resolve(null);
+        lookOn(); // it hung up already
       } finally {
         closeFd(theirs);
       }
     });
   }
 
-  /** Throws when the fabric does not take the message now; descriptors stay the caller's. */
-  send(message: FabricMessage, fds: readonly number[] = []): void {
-    if (this.#closed || !sendPacket(this.#fd, encodeMessage(message), fds)) {
+  /** Goes out at the end of the turn. Throws when the fabric has not taken what was said before. */
+  send(message: FabricMessage): void {
+    this.#queue(() => ({ message, fds: [] }));
+  }
+
+  /** Answers SHOW. @param socket the descriptor as it is when the answer goes out; null: there is no such socket any more */
+  show(claim: number, socket: () => number | null): void {
+    this.#queue(() => {
+      const fd = socket();
+      return fd === null
+        ? { message: { type: 'GONE', claim }, fds: [] }
+        : { message: { type: 'SHOWN', claim }, fds: [fd] };
+    });
+  }
+
+  #queue(say: () => Delivery): void {
+    if (this.#closed || this.#waiting.length >= MAX_WAITING)
       throw new FabricUnavailable('silent', 'the fabric does not take messages');
+    this.#waiting.push(say);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    try {
+      while (!this.#closed && this.#waiting.length > 0) {
+        const some = this.#waiting.slice(0, messagesPerPacket(this.identity.version)).map((say) => say());
+        const bytes = Buffer.concat(some.map(({ message }) => encodeMessage(message)));
+        const fds = some.flatMap((one) => one.fds);
+        if (!sendPacket(this.#fd, bytes, fds)) break;
+        this.#waiting.splice(0, some.length);
+      }
+    } catch {
+      // It has gone, which the doorbell tells, or there are too many descriptors on their way.
     }
+    if (this.#closed || this.#waiting.length === 0) return;
+    this.#flushing = true;
+    setTimeout(() => this.#flush(), TAKE_MS).unref();
   }
 
   /** Asks whether the fabric is alive; `silent` is told if it is not. */
@@ -370,24 +450,35 @@ export class FabricClient {
         this.#lost('the fabric has hung up');
         return;
       }
-      let message: FabricMessage;
+      const fds = packet.lacksDescriptors ? null : packet.fds;
+      if (fds === null) for (const one of packet.fds) closeFd(one);
       try {
-        message = decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+        this.#deliver(decodePacket(packet.bytes, fds, 'fabric', messagesPerPacket(this.identity.version)));
+      } catch (error) {
+        if (!(error instanceof FabricWireError)) throw error;
+        for (const one of fds ?? []) closeFd(one);
+        this.#lost(error.message);
+      }
+    }
+  }
+
+  #deliver(deliveries: readonly Delivery[]): void {
+    for (const { message, fds } of deliveries) {
+      try {
         if (!isOfVersion(message.type, this.identity.version)) throw new Error(`the fabric sent ${message.type}`);
         if (message.type === 'EIDS') this.#eids = tableOf(message);
       } catch (error) {
-        for (const one of packet.fds) closeFd(one);
         this.#lost((error as Error).message);
-        return;
       }
-      this.#dispatch(message, packet.fds);
+      if (!this.#closed) this.#dispatch(message, fds);
+      else for (const one of fds) closeFd(one);
     }
   }
 
   #dispatch(message: FabricMessage, fds: readonly number[]): void {
     switch (message.type) {
       case 'INTRODUCE':
-        this.#listener.introduced(message, fds as readonly [number, number, number]);
+        this.#listener.introduced(message, fds.length === 0 ? null : (fds as readonly [number, number, number]));
         break;
       case 'SHOW':
         this.#listener.show(message.claim);
@@ -449,6 +540,11 @@ export function silenceOf(which: Which): [string, string] {
   ];
 }
 
+/** What helps a fabric that has none left. @param fabricPid 0: it cannot be seen from here */
+export function descriptorsFor(fabricPid: number): string {
+  return `raise its limit: \`prlimit --pid ${fabricPid || 'PID'} --nofile=4096\` (by root, or for less than its hard limit), LimitNOFILE= in a unit of systemd; new connections move then`;
+}
+
 /** Which one is none of ours, and what helps. */
 function foreignness(which: Which, what: string): [string, string] {
   return [
@@ -480,14 +576,16 @@ export function receiveFrom(fd: number): Packet | null | 'end' {
   }
 }
 
-/** A message without descriptors; 'end' for anything else. */
-function receiveOne(fd: number): FabricMessage | null | 'end' {
+/** Messages without descriptors; 'unknown' for anything else. */
+function receiveFew(fd: number): FabricMessage[] | null | 'end' | 'unknown' {
+  const packet = receiveFrom(fd);
+  if (packet === null || packet === 'end') return packet;
+  for (const one of packet.fds) closeFd(one);
   try {
-    const packet = receiveFrom(fd);
-    if (packet === null || packet === 'end') return packet;
-    for (const one of packet.fds) closeFd(one);
-    return decodeMessage(packet.bytes, packet.fds.length, 'fabric');
+    return decodePacket(packet.bytes, [], 'fabric', messagesPerPacket(PROTOCOL_VERSION_MAX)).map(
+      ({ message }) => message,
+    );
   } catch {
-    return 'end';
+    return 'unknown';
   }
 }

@@ -33,17 +33,17 @@ class World implements FabricIo {
     return this.sockets.get(fd) ?? null;
   }
   /** Challenges under way. */
-  readonly challenges: { fds: [number, number]; rounds: number; done: (verdict: Verdict) => void }[] = [];
-  challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): { cancel(): void } {
+  readonly challenges: { fds: [number, number]; rounds: number; done: Parameters<FabricIo['challenge']>[3] }[] = [];
+  challenge(...[one, other, rounds, done]: Parameters<FabricIo['challenge']>): { cancel(): void } {
     assert.ok(this.open.has(one) && this.open.has(other), 'asked while both are held');
     const challenge = { fds: [one, other] as [number, number], rounds, done };
     this.challenges.push(challenge);
     return { cancel: () => void this.challenges.splice(this.challenges.indexOf(challenge) >>> 0, 1) };
   }
   /** What comes of the one challenge there is. */
-  answer(verdict: Verdict): number {
+  answer(verdict: Verdict, hasSent = verdict !== 'refuted'): number {
     const [{ rounds, done } = assert.fail('nobody is asked')] = this.challenges.splice(0);
-    done(verdict);
+    done(verdict, hasSent);
     this.settle();
     return rounds;
   }
@@ -263,6 +263,7 @@ test('a user with any number of false claims delays a connection of others twice
   join(3, 1001);
   for (let claim = 1; claim <= 50; claim++)
     core.message(3, end('client', { claim, socketCookie: BigInt(100 + claim) }), null);
+  world.take(3); // most are declined at once
   core.message(2, end('server'), null);
   core.message(1, end('client'), null);
   const timeOut = () => {
@@ -394,6 +395,36 @@ test('the claims of all partitions of a user are limited together; one that is w
   assert.deepEqual([world.types(1), world.types(2), world.types(3)], [[], [], []]);
 });
 
+test('a user has a few claims to one end of a connection, so that nobody searches for long', () => {
+  for (const id of [1, 2]) join(id, 1000);
+  join(3, 1001);
+  const claim = (id: number, claim: number) =>
+    core.message(id, end('client', { claim, socketCookie: BigInt(100 + claim) }), null);
+  for (let i = 1; i <= 10; i++) claim(1 + (i % 2), i);
+  assert.deepEqual(world.take(2), [{ type: 'DECLINED', claim: 9, reason: 5 }]);
+  assert.deepEqual(world.take(1), [{ type: 'DECLINED', claim: 10, reason: 5 }]);
+  claim(3, 11);
+  assert.deepEqual(world.take(3), []);
+  core.message(1, { type: 'WITHDRAW', claim: 2 }, null);
+  claim(1, 12);
+  assert.deepEqual(world.take(1), []);
+});
+
+test('a client with one name on many connections is found by the names of each', () => {
+  for (const id of [1, 2]) join(id);
+  const many = 100;
+  const server = (i: number) => ({ ...B, port: 5000 + i });
+  for (let i = 1; i <= many; i++)
+    core.message(1, end('client', { claim: i, peer: server(i), socketCookie: BigInt(i) }), null);
+  for (const i of [1, many]) {
+    core.message(2, end('server', { claim: i, local: server(i), socketCookie: BigInt(many + i) }), null);
+    assert.deepEqual(world.take(1), [{ type: 'SHOW', claim: i }]);
+    core.message(2, { type: 'GONE', claim: i }, null);
+    core.message(1, { type: 'GONE', claim: i }, null);
+    world.take(1);
+  }
+});
+
 test('proofs of one user wait for each other', () => {
   start({ shownPerUser: 2 });
   for (const id of [1, 2]) join(id);
@@ -493,7 +524,7 @@ test('each partition is served in the version it speaks; messages of a later one
     [1, 1, 1],
     [1, 2, 2],
     [2, 2, 2],
-    [2, 7, 2],
+    [2, 7, 3],
   ] as const) {
     start();
     core.hello(
@@ -731,6 +762,64 @@ test('a stranger with the same names is not asked twice, and the right one is fo
   show(3, { ...FAR.server, socketCookie: 33n, netnsCookie: 9n });
   world.answer('proven');
   assert.deepEqual(world.types(3), ['INTRODUCE', 'MATCHED']);
+});
+
+test('who may have urgent bytes of ours unread in its stream is asked with nobody else, and found by its names', () => {
+  announceFar();
+  world.answer('refuted', true);
+  for (const id of [1, 2]) assert.deepEqual(world.types(id), ['RELEASED']);
+  join(3);
+  join(4);
+  core.message(3, { ...FAR.server, socketCookie: 33n, netnsCookie: 9n }, null);
+  assert.deepEqual([world.types(1), world.types(3)], [[], []]);
+  const near = { ...FAR.client, role: 1, local: FAR.client.peer, peer: FAR.client.local, socketCookie: 44n };
+  core.message(4, near, null);
+  assert.deepEqual([world.types(1), world.types(4)], [['SHOW'], ['SHOW']]);
+  show(1, FAR.client);
+  show(4, near);
+  world.settle();
+  assert.deepEqual(world.types(4), ['INTRODUCE', 'MATCHED']);
+});
+
+test('two that were asked in vain are asked again some time, as long as both announce it, and not for ever', () => {
+  announceFar();
+  const again = (ms: number): boolean => {
+    world.answer('unseen');
+    for (const id of [1, 2]) assert.deepEqual(world.types(id), ['RELEASED']);
+    world.clock += ms - 1;
+    for (const expired of [...world.timers]) expired();
+    assert.deepEqual(world.types(1), [], 'not before');
+    world.clock += 1;
+    for (const expired of [...world.timers]) expired();
+    if (world.types(1).length === 0) return false;
+    assert.deepEqual(world.types(2), ['SHOW']);
+    show(1, FAR.client);
+    show(2, FAR.server);
+    return true;
+  };
+  assert.deepEqual([4000, 8000, 16_000, 32_000, 1e9].map(again), [true, true, true, true, false]);
+  start();
+  announceFar();
+  assert.ok(again(4000));
+  world.answer('proven');
+  assert.deepEqual(world.types(1), ['INTRODUCE', 'MATCHED']);
+});
+
+test('two of two users that were asked in vain twice are not asked again', () => {
+  announceFar([1000, 1001]);
+  for (let times = 1; times <= 2; times++) {
+    world.answer('unseen');
+    for (const id of [1, 2]) world.take(id);
+    world.clock += 100_000;
+    for (const expired of [...world.timers]) expired();
+    assert.deepEqual(world.types(1), times === 1 ? ['SHOW'] : []);
+    if (times === 1)
+      for (const [id, far] of [
+        [1, FAR.client],
+        [2, FAR.server],
+      ] as const)
+        show(id, far);
+  }
 });
 
 test('who cannot be asked now is asked later, and given up at last', () => {

@@ -37,7 +37,12 @@ export interface FabricIo {
   hangUp(partition: PartitionId): void;
   inspect(fd: number): Shown;
   /** Asks for proof by so many urgent bytes in each direction, and says in a moment what came of it. */
-  challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): { cancel(): void };
+  challenge(
+    one: number,
+    other: number,
+    rounds: number,
+    done: (verdict: Verdict, hasSent: boolean) => void,
+  ): { cancel(): void };
   /** Closes what somebody of this user has sent, and calls back when that is done. Never blocks. */
   close(user: User['name'], fd: number, closed: () => void): void;
   /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
@@ -82,14 +87,25 @@ interface Claim {
   readonly client: string;
   /** The proof under way. */
   proof: Proof | null;
-  /** Those that it is not the other end of. */
-  readonly refuted: WeakSet<Claim>;
+  /** Those that were found not to be its other end. */
+  readonly refuted: WeakMap<Claim, Refutation>;
   /** How often others have claimed to have its other end, and were found not to: by user. */
   readonly falsely: Map<User, number>;
   /** How often it was asked for proof by urgent bytes, to no avail. */
   tries: number;
+  /**
+   * The two that urgent bytes were sent at to no avail have one number. With anybody else there is no asking any more, since nobody but
+   * the true other end knows whether its reader has read past those bytes. 0 = none were sent.
+   */
+  touched: number;
   /** Not before this time again. */
   notBefore: number;
+}
+
+interface Refutation {
+  readonly times: number;
+  /** When the two may be asked once more. */
+  readonly until: number;
 }
 
 interface Proof {
@@ -117,11 +133,21 @@ const SHOW_TIMEOUT_MS = 2000;
 /** Urgent bytes in each direction, by which a stranger is found out. */
 const ROUNDS_OF_ONE_USER = 3;
 const ROUNDS_OF_TWO_USERS = 8;
+/**
+ * Claims of one user to one end of a connection: of those that are no lie one stands, and some that are over may not have been
+ * withdrawn yet. And claims that call the client the same, which may be connected to several servers. So that nobody's search takes long.
+ */
+const MOST_OF_ONE_END = 8;
+const MOST_OF_ONE_CLIENT = 64;
 /** How often a claim is held against those of one other user that are false: each can take the time in which a socket is to be shown. */
 const MOST_FALSE_CLAIMS = 2;
 /** How often a claim is asked for proof by urgent bytes: at other moments, or with others that have the same names. */
 const MOST_TRIES = 6;
 const FIRST_RETRY_MS = 100;
+/** How often two claims are asked for bytes that are not seen: a stream at full speed may pass all of them unseen by its reader. */
+const MOST_REFUTATIONS = 5;
+/** Until the second time; then twice as long, and so on. */
+const REFUTED_MS = 4000;
 
 /** Whether the users of two claims have troubled each other's enough. Those of one user are its own affair. */
 function isPassedOver(one: Claim, other: Claim): boolean {
@@ -130,6 +156,12 @@ function isPassedOver(one: Claim, other: Claim): boolean {
     one.partition.user !== other.partition.user &&
     (isTooOften(one.falsely.get(other.partition.user)) || isTooOften(other.falsely.get(one.partition.user)))
   );
+}
+
+function countOf(user: User, claims: Iterable<Claim>): number {
+  let count = 0;
+  for (const { partition } of claims) if (partition.user === user) count++;
+  return count;
 }
 
 function countFalse(claim: Claim, { partition }: Claim): void {
@@ -150,6 +182,7 @@ export class FabricCore {
   readonly #byClient = new Map<string, Set<Claim>>();
   readonly counters = { announced: 0, shown: 0, challenged: 0, matched: 0, declined: 0, refused: 0, pairs: 0 };
   #eids: EidTable;
+  #touch = 0;
   #match = 0n;
 
   constructor(io: FabricIo, eids: EidTable, limits: Partial<FabricLimits> = {}) {
@@ -223,11 +256,19 @@ export class FabricCore {
     this.left(id);
   }
 
+  /** Of the protocol, as agreed; 1 before that. */
+  versionOf(id: PartitionId): number {
+    return this.#partitions.get(id)?.version ?? PROTOCOL_VERSION_MIN;
+  }
+
   isKnown(id: PartitionId): boolean {
     return this.#partitions.has(id);
   }
 
-  /** A message of a partition that has said HELLO. The descriptor, if the message has one, is the core's. */
+  /**
+   * A message of a partition that has said HELLO. The descriptor, if the message has one, is the core's; null also where it did not
+   * come, since this process may have no more.
+   */
   message(id: PartitionId, message: FabricMessage, fd: number | null): void {
     const partition = this.#partitions.get(id);
     if (partition === undefined) return;
@@ -247,6 +288,7 @@ export class FabricCore {
       }
       case 'SHOWN':
         if (fd !== null) this.#shown(partition, message.claim, fd);
+        else this.#missed(partition, message.claim);
         break;
       case 'PING':
         this.#io.send(id, { type: 'PONG' });
@@ -300,9 +342,10 @@ export class FabricCore {
     } else {
       const fresh = {
         proof: null,
-        refuted: new WeakSet<Claim>(),
+        refuted: new WeakMap<Claim, Refutation>(),
         falsely: new Map<User, number>(),
         tries: 0,
+        touched: 0,
         notBefore: 0,
       };
       const names = { key: connectionKey(announced), client: clientKey(announced) };
@@ -323,11 +366,18 @@ export class FabricCore {
       this.#say(partition, announced.claim, 1);
       return;
     }
+    if (countOf(partition.user, mine) >= MOST_OF_ONE_END) {
+      this.#say(partition, announced.claim, 5);
+      return;
+    }
     mine.push(claim);
     this.#claims.set(key, sides);
     partition.claims.set(announced.claim, claim);
     partition.user.claims++;
-    this.#byClient.set(claim.client, (this.#byClient.get(claim.client) ?? new Set()).add(claim));
+    const sameClient = this.#byClient.get(claim.client) ?? new Set();
+    // Those that are more are found by their names alone.
+    if (countOf(partition.user, sameClient) < MOST_OF_ONE_CLIENT)
+      this.#byClient.set(claim.client, sameClient.add(claim));
     this.#tryToProve(claim);
   }
 
@@ -353,7 +403,8 @@ export class FabricCore {
       one.key !== claim.key &&
       one.proof === null &&
       one.notBefore <= now &&
-      !claim.refuted.has(one) &&
+      one.touched === claim.touched &&
+      (claim.refuted.get(one)?.until ?? 0) <= now &&
       !isPassedOver(claim, one) &&
       mayBeTwoEnds(one.announced, announced);
     // Not copied: a stranger may have claimed one name many times.
@@ -441,6 +492,22 @@ export class FabricCore {
     if (proof.shown.size === 2) this.#decide(proof);
   }
 
+  /** What was shown could not be taken. Another user's end waits on: for all we know it has another one. */
+  #missed(partition: Partition, number: number): void {
+    if (partition.asked === 0) {
+      this.refuse(partition.id, 3);
+      return;
+    }
+    partition.asked--;
+    const claim = partition.claims.get(number);
+    const proof = claim?.proof;
+    if (!proof) return;
+    const declined = proof.claims.filter((one) => one === claim || one.partition.user === partition.user);
+    this.#endProof(proof, () => {
+      for (const one of declined) this.#decline(one, 6);
+    });
+  }
+
   #decide(proof: Proof): void {
     const [one, other] = proof.claims;
     const shown = proof.claims.map((claim) => this.#io.inspect(proof.shown.get(claim) as number));
@@ -460,7 +527,7 @@ export class FabricCore {
     } else if (shown.some((end) => end?.urgentInline)) {
       const inline = proof.claims.filter((_, i) => shown[i]?.urgentInline);
       this.#endProof(proof, () => {
-        this.#refuted(one, other);
+        this.#refuted(one, other, Number.POSITIVE_INFINITY);
         // Which nothing can be proven of. Another user's claim alone does not void it.
         if (one.partition.user === other.partition.user) for (const claim of inline) this.#decline(claim, 9);
       });
@@ -474,23 +541,31 @@ export class FabricCore {
     const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
     const rounds = one.partition.user === other.partition.user ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
     proof.timer.cancel();
-    proof.timer = this.#io.challenge(fdOne, fdOther, rounds, (verdict) => {
+    proof.timer = this.#io.challenge(fdOne, fdOther, rounds, (verdict, hasSent) => {
       this.counters.challenged++;
+      if (hasSent && one.touched === 0) one.touched = other.touched = ++this.#touch;
       this.#endProof(proof, () => {
         if (verdict === 'proven') this.#matched(one, other);
-        else if (verdict === 'refuted') this.#refuted(one, other);
+        else if (verdict === 'refuted') this.#refuted(one, other, Number.POSITIVE_INFINITY);
+        else if (verdict === 'unseen') this.#refuted(one, other);
         else this.#askLater(one, other);
       });
     });
   }
 
-  /** Each may have another end. */
-  #refuted(one: Claim, other: Claim): void {
-    one.refuted.add(other);
-    other.refuted.add(one);
-    countFalse(one, other);
-    countFalse(other, one);
-    for (const claim of [one, other]) if (++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
+  /** Each may have another end. As long as both stand they are asked again. */
+  #refuted(one: Claim, other: Claim, delayMs?: number): void {
+    const times = (one.refuted.get(other)?.times ?? 0) + 1;
+    delayMs ??= times < MOST_REFUTATIONS ? REFUTED_MS * 2 ** (times - 1) : Number.POSITIVE_INFINITY;
+    for (const [claim, peer] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      claim.refuted.set(peer, { times, until: this.#io.now() + delayMs });
+      countFalse(claim, peer);
+      if (times === 1 && ++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
+    }
+    if (Number.isFinite(delayMs)) this.#io.after(delayMs, () => this.#tryToProve(one));
   }
 
   /** A reader that is stopped now may read then. */

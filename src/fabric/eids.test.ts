@@ -93,7 +93,7 @@ test('whatever is asked of a table, it remains one, and comes through a message 
       assert.deepEqual(parseUeids(table.ueids), table.ueids);
       assert.ok(table.seidEnabled ? seid !== null : seid === null || table.ueids.length > 0);
       const packet = encodeMessage(eidsMessage(table));
-      assert.deepEqual(tableOf(decodeMessage(packet, 0, 'fabric') as MessageByName<'EIDS'>), table);
+      assert.deepEqual(tableOf(decodeMessage(packet, [], 'fabric') as MessageByName<'EIDS'>), table);
     }),
   );
 });

@@ -45,7 +45,7 @@ export const DEFAULT_LIMITS: FabricLimits = {
   claimsPerUser: 131_072,
   announcementsPerSecond: 10_000,
   announcementBurst: 20_000,
-  shownPerUser: 32,
+  shownPerUser: 128,
   waitingBytesPerPartition: 4 << 20,
 };
 

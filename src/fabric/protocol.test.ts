@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Gid, parseGid } from '../ism/index.ts';
-import { decodeMessage, encodeMessage, type FabricMessage, MESSAGES, type MessageName } from './protocol.ts';
+import {
+  decodeMessage,
+  decodePacket,
+  encodeMessage,
+  type FabricMessage,
+  MESSAGES,
+  type MessageName,
+  messagesPerPacket,
+} from './protocol.ts';
 import { FabricWireError, type FieldTypes, type MessageSchema } from './wire.ts';
 
 const hex = (digits: number) =>
@@ -30,6 +38,7 @@ const FIELDS: { [Type in keyof FieldTypes]: fc.Arbitrary<FieldTypes[Type]> } = {
 
 for (const name of Object.keys(MESSAGES) as MessageName[]) {
   const schema: MessageSchema = MESSAGES[name];
+  const fds = [3, 4, 5].slice(0, schema.descriptors);
   const message = fc
     .record(
       Object.fromEntries(
@@ -37,7 +46,7 @@ for (const name of Object.keys(MESSAGES) as MessageName[]) {
       ),
     )
     .map((fields) => ({ type: name, ...fields }) as unknown as FabricMessage);
-  const decode = (bytes: Buffer) => decodeMessage(bytes, schema.descriptors, schema.from);
+  const decode = (bytes: Buffer) => decodeMessage(bytes, fds, schema.from);
 
   test(`${name}: what is encoded is decoded`, () => {
     fc.assert(fc.property(message, (one) => assert.deepEqual(decode(encodeMessage(one)), one)));
@@ -74,8 +83,27 @@ for (const name of Object.keys(MESSAGES) as MessageName[]) {
     const [one] = fc.sample(message, 1);
     assert.ok(one);
     const bytes = encodeMessage(one);
-    assert.throws(() => decodeMessage(bytes, schema.descriptors + 1, schema.from), FabricWireError);
+    assert.throws(() => decodeMessage(bytes, [...fds, 9], schema.from), FabricWireError);
     const other = schema.from === 'fabric' ? 'partition' : 'fabric';
-    assert.throws(() => decodeMessage(bytes, schema.descriptors, other), FabricWireError);
+    assert.throws(() => decodeMessage(bytes, fds, other), FabricWireError);
   });
 }
+
+test('a packet of version 3 holds several messages, each with its descriptors', () => {
+  const messages: FabricMessage[] = [
+    { type: 'SHOWN', claim: 1 },
+    { type: 'GONE', claim: 2 },
+    { type: 'PING' },
+    { type: 'SHOWN', claim: 3 },
+  ];
+  const packet = Buffer.concat(messages.map(encodeMessage));
+  const decode = (fds: readonly number[], most: number) => decodePacket(packet, fds, 'partition', most);
+  const fds = [[7], [], [], [8]];
+  assert.deepEqual(
+    decode([7, 8], messagesPerPacket(3)),
+    messages.map((message, i) => ({ message, fds: fds[i] })),
+  );
+  for (const fds of [[], [7], [7, 8, 9]]) assert.throws(() => decode(fds, 4), FabricWireError);
+  assert.throws(() => decode([7, 8], 3), FabricWireError, 'one too many');
+  assert.throws(() => decode([7, 8], messagesPerPacket(2)), FabricWireError, 'an older version');
+});

@@ -2,7 +2,7 @@
  * The fabric protocol: every message with its fields, once. Codec (wire.ts), types and docs/fabric-protocol.md follow from it.
  *
  * A partition says in HELLO which versions it speaks; the fabric picks one and says so in WELCOME, or refuses. Version 2 brought
- * enterprise ids (EID) and introductions by GID (REACH).
+ * enterprise ids (EID) and introductions by GID (REACH), version 3 packets of several messages.
  */
 import {
   decodeFields,
@@ -11,10 +11,14 @@ import {
   HEADER_BYTES,
   type MessageOf,
   type MessageSchema,
+  Reader,
 } from './wire.ts';
 
 export const PROTOCOL_VERSION_MIN = 1;
-export const PROTOCOL_VERSION_MAX = 2;
+export const PROTOCOL_VERSION_MAX = 3;
+
+/** So that one packet keeps its receiver from others for a moment only. */
+const MESSAGES_PER_PACKET = 64;
 
 export const MESSAGES = {
   HELLO: {
@@ -211,6 +215,7 @@ export const REFUSALS = {
   2: 'too many partitions of this user',
   3: 'a message that breaks the protocol',
   4: 'not allowed',
+  5: 'the fabric has no descriptors left for a new partition',
 } as const;
 export type Refusal = keyof typeof REFUSALS;
 
@@ -220,8 +225,8 @@ export const DECLINES = {
   2: 'what was shown is not what was announced',
   3: 'the socket has SO_LINGER set',
   4: 'too many announcements of this user',
-  5: 'too many claims of this partition',
-  6: 'the fabric has no descriptors left for a new pair',
+  5: 'too many claims of this partition, or of its user',
+  6: 'the fabric has no descriptors left for it',
   7: 'the socket is connected to itself',
   8: 'the user of this partition is not known to the fabric',
   9: 'it could not be proven which socket is the other end',
@@ -246,17 +251,49 @@ export function encodeMessage(message: FabricMessage): Buffer {
   return encodeFields(MESSAGES[message.type], message);
 }
 
+/** Of a version of the protocol. */
+export function messagesPerPacket(version: number): number {
+  return version >= 3 ? MESSAGES_PER_PACKET : 1;
+}
+
+/** One of those that came in a packet. */
+export interface Delivery {
+  readonly message: FabricMessage;
+  /** None, also where there were some that did not fit into this process. */
+  readonly fds: readonly number[];
+}
+
 /**
- * @param descriptors how many came with the packet
- * Throws FabricWireError for anything but one whole message of that sender.
+ * @param fds that came with the packet; null: they did not fit into this process
+ * @param most messages of one packet
+ * Throws FabricWireError for anything but whole messages of that sender with their descriptors, which stay the caller's then.
  */
-export function decodeMessage(packet: Buffer, descriptors: number, from: 'partition' | 'fabric'): FabricMessage {
-  const name = packet.length < HEADER_BYTES ? undefined : BY_CODE.get(packet.readUInt8(0));
-  if (name === undefined) throw new FabricWireError('no known message');
-  const schema: MessageSchema = MESSAGES[name];
-  if (schema.descriptors !== descriptors) {
-    throw new FabricWireError(`${name} with ${descriptors} descriptors instead of ${schema.descriptors}`);
-  }
-  if (schema.from !== from) throw new FabricWireError(`${name} from a ${from}`);
-  return decodeFields(name, schema, packet) as unknown as FabricMessage;
+export function decodePacket(
+  packet: Buffer,
+  fds: readonly number[] | null,
+  from: 'partition' | 'fabric',
+  most: number,
+): Delivery[] {
+  const deliveries: Delivery[] = [];
+  const reader = new Reader(packet);
+  let taken = 0;
+  do {
+    if (deliveries.length === most) throw new FabricWireError(`more than ${most} messages in a packet`);
+    const name = BY_CODE.get(packet.readUInt8(reader.skip(HEADER_BYTES)));
+    if (name === undefined) throw new FabricWireError('no known message');
+    const schema: MessageSchema = MESSAGES[name];
+    if (schema.from !== from) throw new FabricWireError(`${name} from a ${from}`);
+    const own = fds?.slice(taken, taken + schema.descriptors) ?? [];
+    taken += schema.descriptors;
+    if (fds !== null && own.length < schema.descriptors) throw new FabricWireError(`${name} without its descriptors`);
+    deliveries.push({ message: decodeFields(name, schema, reader) as unknown as FabricMessage, fds: own });
+  } while (!reader.atEnd);
+  if (fds !== null && taken !== fds.length) throw new FabricWireError(`${fds.length} descriptors instead of ${taken}`);
+  return deliveries;
+}
+
+/** A packet of one message. */
+export function decodeMessage(packet: Buffer, fds: readonly number[], from: 'partition' | 'fabric'): FabricMessage {
+  const [delivery] = decodePacket(packet, fds, from, 1);
+  return (delivery as Delivery).message;
 }

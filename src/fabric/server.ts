@@ -1,14 +1,17 @@
 /** The sockets of the fabric: a listener, a connection for each partition, and what core.ts asks for. */
+import { setImmediate } from '../os/event-loop.ts';
 import {
   acceptPackets,
   Closer,
   closeFd,
   createPipe,
+  duplicateFd,
   ffi,
   isTcp,
   isUnixStream,
   lingers,
   localName,
+  MAX_PACKET_BYTES,
   netnsCookie,
   type Packet,
   type PollHandle,
@@ -29,11 +32,19 @@ import { FabricCore, type FabricIo, type PairEnds, type PartitionId } from './co
 import type { EidTable } from './eids.ts';
 import { type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
 import type { Shown } from './match.ts';
-import { decodeMessage, encodeMessage, type FabricMessage, type Refusal } from './protocol.ts';
+import {
+  type Delivery,
+  decodePacket,
+  encodeMessage,
+  type FabricMessage,
+  messagesPerPacket,
+  REFUSALS,
+  type Refusal,
+} from './protocol.ts';
 import { isOursOrRoots } from './trust.ts';
 import { MAX_TEXT_BYTES } from './wire.ts';
 
-/** Messages taken from one connection before others get their turn. */
+/** Messages taken from one connection before others get their turn, with the rest of the last packet. */
 const MESSAGES_PER_TURN = 64;
 /** Of a connection that is not let in, where most have sent one or none. */
 const MESSAGES_TURNED_AWAY = 4;
@@ -58,12 +69,13 @@ interface Connection {
   /** Until it has said HELLO. */
   readonly greeting: NodeJS.Timeout;
   doorbellFd: number | null;
-  /** What the socket did not take yet. */
-  readonly waiting: { packet: Buffer; fds: readonly number[] }[];
+  /** What goes out at the end of the turn, or was not taken by the socket yet. */
+  readonly waiting: { readonly bytes: Buffer; readonly fds: readonly number[] }[];
   waitingBytes: number;
   /** What is left of an answer to STATUS; it follows when nothing else waits. */
   status: string;
-  retrying: boolean;
+  /** It will be flushed. */
+  flushing: boolean;
   closed: boolean;
 }
 
@@ -98,6 +110,8 @@ export class FabricServer {
   readonly #closers = new Map<string | null, Closer>();
   #nextId = 1;
   #turnedAway = 0;
+  /** A descriptor for the moment when there are none left: then it takes in who is to be told. */
+  #spareFd: number | null = null;
 
   /** @param listeners taken over */
   constructor(listeners: readonly Listener[], options: FabricServerOptions) {
@@ -106,6 +120,7 @@ export class FabricServer {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#core = new FabricCore(this.#io(), options.eids, this.#limits);
     for (const listener of listeners) this.#listen(listener);
+    this.#keepSpare();
   }
 
   #listen(listener: Listener): void {
@@ -138,7 +153,8 @@ export class FabricServer {
     try {
       fd = acceptPackets(listener.fd);
     } catch {
-      // No descriptors or memory left: those who wait in the queue wait on. The poll would only spin.
+      // No descriptors or memory left: who waits in the queue is told, one in a while. The poll would only spin.
+      this.#apologize(listener);
       this.#pause(listener, ACCEPT_PAUSE_MS);
       return;
     }
@@ -154,6 +170,32 @@ export class FabricServer {
   #pause(listener: Listener, forMs: number): void {
     this.#accepting.get(listener)?.close();
     setTimeout(() => this.#listen(listener), forMs);
+  }
+
+  #keepSpare(): void {
+    try {
+      this.#spareFd = duplicateFd((this.#listeners[0] as Listener).fd);
+    } catch {
+      // There is none. Whoever goes leaves one.
+    }
+  }
+
+  /** To the next in the queue: there are no descriptors left for it. */
+  #apologize(listener: Listener): void {
+    if (this.#spareFd === null) this.#keepSpare();
+    if (this.#spareFd === null) return;
+    closeFd(this.#spareFd);
+    this.#spareFd = null;
+    try {
+      const fd = acceptPackets(listener.fd);
+      if (fd !== null) {
+        sendPacket(fd, encodeMessage({ type: 'REFUSED', reason: 5, text: REFUSALS[5] }));
+        this.#turnAway(fd, this.#closer(null));
+      }
+    } catch {
+      // No memory.
+    }
+    this.#keepSpare();
   }
 
   /** False: it was turned away. */
@@ -176,7 +218,7 @@ export class FabricServer {
       waiting: [],
       waitingBytes: 0,
       status: '',
-      retrying: false,
+      flushing: false,
       closed: false,
     };
     this.#connections.set(connection.id, connection);
@@ -201,7 +243,7 @@ export class FabricServer {
   }
 
   #readable(connection: Connection): void {
-    for (let i = 0; i < MESSAGES_PER_TURN && !connection.closed; i++) {
+    for (let left = MESSAGES_PER_TURN; left > 0 && !connection.closed; ) {
       let packet: Packet | null | 'end';
       try {
         packet = receivePacket(connection.fd);
@@ -213,32 +255,42 @@ export class FabricServer {
         this.#hangUp(connection.id);
         return;
       }
-      this.#received(connection, packet);
+      left -= this.#received(connection, packet);
     }
   }
 
-  #received(connection: Connection, packet: Packet): void {
-    let message: FabricMessage;
+  /** How many messages there were. */
+  #received(connection: Connection, { bytes, fds, truncated, lacksDescriptors }: Packet): number {
+    let deliveries: Delivery[];
     try {
-      if (packet.truncated) throw new Error('truncated');
-      message = decodeMessage(packet.bytes, packet.fds.length, 'partition');
+      if (truncated && !lacksDescriptors) throw new Error('truncated');
+      deliveries = decodePacket(bytes, lacksDescriptors ? null : fds, 'partition', this.#perPacket(connection));
+      if (lacksDescriptors) for (const fd of fds) connection.closer.close(fd);
     } catch {
-      for (const fd of packet.fds) connection.closer.close(fd);
+      for (const fd of fds) connection.closer.close(fd);
       this.#refuse(connection, 3);
-      return;
+      return 1;
     }
-    try {
-      this.#handle(connection, message, packet.fds[0] ?? null);
-    } catch {
-      this.#hangUp(connection.id); // whatever it was: it costs the one who sent it, nobody else
+    for (const { message, fds: own } of deliveries) {
+      try {
+        if (connection.closed) for (const fd of own) connection.closer.close(fd);
+        else this.#handle(connection, message, own[0] ?? null);
+      } catch {
+        this.#hangUp(connection.id); // whatever it was: it costs the one who sent it, nobody else
+      }
     }
+    return deliveries.length;
+  }
+
+  #perPacket({ id }: Connection): number {
+    return messagesPerPacket(this.#core.versionOf(id));
   }
 
   #handle(connection: Connection, message: FabricMessage, fd: number | null): void {
     if (message.type === 'STATUS') this.#status(connection);
     else if (message.type === 'EID_SHOW') this.#core.showEids(connection.id);
     else if (message.type === 'EID_CHANGE') this.#changeEids(connection, message);
-    else if (message.type === 'HELLO') this.#hello(connection, message, fd as number);
+    else if (message.type === 'HELLO') this.#hello(connection, message, fd);
     else if (this.#core.isKnown(connection.id)) this.#core.message(connection.id, message, fd);
     else {
       if (fd !== null) connection.closer.close(fd);
@@ -246,7 +298,12 @@ export class FabricServer {
     }
   }
 
-  #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number): void {
+  /** @param doorbellFd null: we may have no more */
+  #hello(connection: Connection, message: FabricMessage & { type: 'HELLO' }, doorbellFd: number | null): void {
+    if (doorbellFd === null) {
+      this.#refuse(connection, 5);
+      return;
+    }
     if (connection.doorbellFd !== null || !canBeDoorbell(doorbellFd)) {
       connection.closer.close(doorbellFd);
       this.#refuse(connection, 3);
@@ -289,22 +346,34 @@ export class FabricServer {
   #nextOfStatus(connection: Connection): void {
     const json = connection.status.slice(0, MAX_TEXT_BYTES);
     connection.status = connection.status.slice(MAX_TEXT_BYTES);
-    const packet = encodeMessage({ type: 'STATUS_REPLY', more: connection.status === '' ? 0 : 1, json });
-    connection.waiting.push({ packet, fds: [] });
-    connection.waitingBytes += costOf(packet);
+    this.#queue(connection, { type: 'STATUS_REPLY', more: connection.status === '' ? 0 : 1, json }, []);
   }
 
+  #queue(connection: Connection, message: FabricMessage, fds: readonly number[]): void {
+    const bytes = encodeMessage(message);
+    connection.waiting.push({ bytes, fds });
+    connection.waitingBytes += costOf(bytes);
+  }
+
+  /** At the end of the turn, with all else that goes there: a packet wakes its receiver, and many messages come at the same time. */
   #send(id: PartitionId, message: FabricMessage, fds: readonly number[]): void {
     const connection = this.#connections.get(id);
     if (connection === undefined || connection.closed) {
       for (const fd of fds) closeFd(fd);
       return;
     }
-    const packet = encodeMessage(message);
-    connection.waiting.push({ packet, fds });
-    connection.waitingBytes += costOf(packet);
-    this.#flush(connection);
+    this.#queue(connection, message, fds);
     if (connection.waitingBytes > this.#limits.waitingBytesPerPartition) this.#hangUp(id);
+    else this.#flushSoon(connection);
+  }
+
+  #flushSoon(connection: Connection): void {
+    if (connection.flushing) return;
+    connection.flushing = true;
+    setImmediate(() => {
+      connection.flushing = false;
+      if (!connection.closed) this.#flush(connection);
+    });
   }
 
   #flush(connection: Connection): void {
@@ -312,15 +381,16 @@ export class FabricServer {
     try {
       for (;;) {
         if (waiting.length === 0 && connection.status !== '') this.#nextOfStatus(connection);
-        const [next] = waiting;
-        if (next === undefined) break;
-        if (!sendPacket(fd, next.packet, next.fds)) {
+        if (waiting.length === 0) break;
+        const some = waiting.slice(0, this.#fitting(connection));
+        const fds = some.flatMap((one) => one.fds);
+        if (!sendPacket(fd, Buffer.concat(some.map(({ bytes }) => bytes)), fds)) {
           this.#flushLater(connection);
           break;
         }
-        waiting.shift();
-        connection.waitingBytes -= costOf(next.packet);
-        for (const one of next.fds) closeFd(one);
+        waiting.splice(0, some.length);
+        for (const { bytes } of some) connection.waitingBytes -= costOf(bytes);
+        for (const one of fds) closeFd(one);
       }
     } catch {
       // The peer has closed: the poll tells.
@@ -329,11 +399,24 @@ export class FabricServer {
     if (doorbellFd !== null) ringSocket(doorbellFd);
   }
 
+  /** How many of the messages that wait go into the next packet. */
+  #fitting(connection: Connection): number {
+    const most = this.#perPacket(connection);
+    let count = 0;
+    let length = 0;
+    for (const { bytes } of connection.waiting) {
+      length += bytes.length;
+      if (count === most || (count > 0 && length > MAX_PACKET_BYTES)) break;
+      count++;
+    }
+    return count;
+  }
+
   #flushLater(connection: Connection): void {
-    if (connection.retrying || connection.closed) return;
-    connection.retrying = true;
+    if (connection.flushing || connection.closed) return;
+    connection.flushing = true;
     setTimeout(() => {
-      connection.retrying = false;
+      connection.flushing = false;
       if (!connection.closed) this.#flush(connection);
     }, RETRY_MS);
   }
@@ -347,6 +430,7 @@ export class FabricServer {
   #hangUp(id: PartitionId): void {
     const connection = this.#connections.get(id);
     if (connection === undefined || connection.closed) return;
+    if (connection.flushing) this.#flush(connection); // why it is hung up on
     connection.closed = true;
     clearTimeout(connection.greeting);
     this.#connections.delete(id);
@@ -362,13 +446,14 @@ export class FabricServer {
   close(): void {
     for (const poll of this.#accepting.values()) poll.close();
     for (const { fd } of this.#listeners) closeFd(fd);
+    if (this.#spareFd !== null) closeFd(this.#spareFd);
     for (const id of [...this.#connections.keys()]) this.#hangUp(id);
   }
 }
 
-/** Memory of a packet that waits, about: the shortest ones cost much more than their bytes. */
-function costOf(packet: Buffer): number {
-  return packet.length + 256;
+/** Memory of a message that waits, about: the shortest ones cost much more than their bytes. */
+function costOf(message: Buffer): number {
+  return message.length + 256;
 }
 
 /** Asked as a socket: fstat would wait for whoever keeps a file system, and says 'socket' of a path to one. */

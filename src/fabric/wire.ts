@@ -1,6 +1,6 @@
 /**
- * How a message of the fabric protocol becomes bytes, from the schema in protocol.ts. One message a packet:
- * `code u8, 0 u8, 0 u16`, then the fields in the order of the schema, little-endian, without padding.
+ * How a message of the fabric protocol becomes bytes, from the schema in protocol.ts: `code u8, 0 u8, 0 u16`, then the fields in the
+ * order of the schema, little-endian, without padding.
  */
 import { GID_BYTES, type Gid, gidFromBytes, gidToBytes, IsthmusError } from '../ism/index.ts';
 
@@ -48,89 +48,91 @@ export class FabricWireError extends IsthmusError {
 
 export const HEADER_BYTES = 4;
 export const MAX_TEXT_BYTES = 32 * 1024;
+const MAPPED_PREFIX = Buffer.from('00000000000000000000ffff', 'hex');
 
 export function encodeFields(schema: MessageSchema, values: Readonly<Record<string, unknown>>): Buffer {
-  const parts: Buffer[] = [Buffer.from([schema.code, 0, 0, 0])];
-  for (const [name, type] of Object.entries(schema.fields)) parts.push(ENCODE[type](values[name] as never));
-  return Buffer.concat(parts);
+  page.writeUInt32LE(schema.code, 0);
+  let at = HEADER_BYTES;
+  for (const [name, type] of Object.entries(schema.fields)) at = ENCODE[type](at, values[name] as never);
+  return Buffer.from(page.subarray(0, at));
 }
 
-function integer(lengthBytes: number): (value: number) => Buffer {
-  return (value) => {
-    const bytes = Buffer.alloc(lengthBytes);
-    bytes.writeUIntLE(value, 0, lengthBytes);
-    return bytes;
-  };
-}
+/** Where a message is written: the longest has two texts. */
+const page = Buffer.alloc(3 * MAX_TEXT_BYTES);
 
-const ENCODE: { readonly [Type in keyof FieldTypes]: (value: FieldTypes[Type]) => Buffer } = {
-  u8: integer(1),
-  u16: integer(2),
-  u32: integer(4),
-  u64: (value) => {
-    const bytes = Buffer.alloc(8);
-    bytes.writeBigUInt64LE(value);
-    return bytes;
-  },
-  gid: gidToBytes,
-  endpoint: ({ address, port }) => Buffer.concat([addressBytes(address), integer(2)(port)]),
-  text: (value) => {
-    const bytes = Buffer.from(value);
-    if (bytes.length > MAX_TEXT_BYTES) throw new RangeError(`a text of ${bytes.length} bytes`);
-    return Buffer.concat([integer(2)(bytes.length), bytes]);
+/** Writes a value at an offset of the page; gives the offset behind it. */
+const ENCODE: { readonly [Type in keyof FieldTypes]: (at: number, value: FieldTypes[Type]) => number } = {
+  u8: (at, value) => page.writeUInt8(value, at),
+  u16: (at, value) => page.writeUInt16LE(value, at),
+  u32: (at, value) => page.writeUInt32LE(value, at),
+  u64: (at, value) => page.writeBigUInt64LE(value, at),
+  gid: (at, value) => at + gidToBytes(value).copy(page, at),
+  endpoint: (at, { address, port }) => page.writeUInt16LE(port, writeAddress(at, address)),
+  text: (at, value) => {
+    const length = Buffer.byteLength(value);
+    if (length > MAX_TEXT_BYTES) throw new RangeError(`a text of ${length} bytes`);
+    return page.writeUInt16LE(length, at) + page.write(value, at + 2);
   },
 };
 
-/** Throws FabricWireError unless the bytes are exactly the fields of the schema. */
-export function decodeFields(name: string, schema: MessageSchema, packet: Buffer): Record<string, unknown> {
+/** @param address IPv4 dotted or IPv6 as eight groups, the forms that os/socket-options gives. */
+function writeAddress(at: number, address: string): number {
+  if (address.includes(':')) {
+    for (const group of address.split(':')) at = page.writeUInt16BE(Number.parseInt(group, 16), at);
+    return at;
+  }
+  at += MAPPED_PREFIX.copy(page, at);
+  for (const part of address.split('.')) at = page.writeUInt8(Number(part), at);
+  return at;
+}
+
+/** Throws FabricWireError when a field is cut off. */
+export function decodeFields(name: string, schema: MessageSchema, reader: Reader): Record<string, unknown> {
   const values: Record<string, unknown> = { type: name };
-  const reader = new Reader(packet, HEADER_BYTES);
   for (const [field, type] of Object.entries(schema.fields)) values[field] = DECODE[type](reader);
-  if (!reader.atEnd) throw new FabricWireError(`${name} is longer than its fields`);
   return values;
 }
 
-class Reader {
-  readonly #bytes: Buffer;
-  #at: number;
+export class Reader {
+  readonly bytes: Buffer;
+  #at = 0;
 
-  constructor(bytes: Buffer, at: number) {
-    this.#bytes = bytes;
-    this.#at = at;
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
   }
 
   get atEnd(): boolean {
-    return this.#at === this.#bytes.length;
+    return this.#at === this.bytes.length;
   }
 
-  take(lengthBytes: number): Buffer {
-    const end = this.#at + lengthBytes;
-    if (end > this.#bytes.length) throw new FabricWireError('a message that is cut off');
-    const part = this.#bytes.subarray(this.#at, end);
-    this.#at = end;
-    return part;
+  /** The offset of so many bytes, which are taken. */
+  skip(lengthBytes: number): number {
+    const at = this.#at;
+    if (at + lengthBytes > this.bytes.length) throw new FabricWireError('a message that is cut off');
+    this.#at = at + lengthBytes;
+    return at;
   }
 }
 
 const DECODE: { readonly [Type in keyof FieldTypes]: (reader: Reader) => FieldTypes[Type] } = {
-  u8: (reader) => reader.take(1).readUInt8(),
-  u16: (reader) => reader.take(2).readUInt16LE(),
-  u32: (reader) => reader.take(4).readUInt32LE(),
-  u64: (reader) => reader.take(8).readBigUInt64LE(),
-  gid: (reader) => gidFromBytes(reader.take(GID_BYTES)),
-  endpoint: (reader) => ({ address: addressText(reader.take(16)), port: reader.take(2).readUInt16LE() }),
-  text: (reader) => reader.take(reader.take(2).readUInt16LE()).toString(),
+  u8: (reader) => reader.bytes.readUInt8(reader.skip(1)),
+  u16: (reader) => reader.bytes.readUInt16LE(reader.skip(2)),
+  u32: (reader) => reader.bytes.readUInt32LE(reader.skip(4)),
+  u64: (reader) => reader.bytes.readBigUInt64LE(reader.skip(8)),
+  gid: (reader) => {
+    const at = reader.skip(GID_BYTES);
+    return gidFromBytes(reader.bytes.subarray(at, at + GID_BYTES));
+  },
+  endpoint: (reader) => ({ address: addressText(reader.bytes, reader.skip(16)), port: DECODE.u16(reader) }),
+  text: (reader) => {
+    const length = DECODE.u16(reader);
+    const at = reader.skip(length);
+    return reader.bytes.toString('utf8', at, at + length);
+  },
 };
 
-const MAPPED_PREFIX = Buffer.from('00000000000000000000ffff', 'hex');
-
-/** @param address IPv4 dotted or IPv6 as eight groups, the forms that os/socket-options gives. */
-function addressBytes(address: string): Buffer {
-  if (!address.includes(':')) return Buffer.concat([MAPPED_PREFIX, Buffer.from(address.split('.').map(Number))]);
-  return Buffer.concat(address.split(':').map((group) => Buffer.from(group.padStart(4, '0'), 'hex')));
-}
-
-function addressText(bytes: Buffer): string {
-  if (bytes.subarray(0, 12).equals(MAPPED_PREFIX)) return bytes.subarray(12).join('.');
-  return Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16)).join(':');
+function addressText(bytes: Buffer, at: number): string {
+  if (bytes.compare(MAPPED_PREFIX, 0, MAPPED_PREFIX.length, at, at + MAPPED_PREFIX.length) === 0)
+    return `${bytes[at + 12]}.${bytes[at + 13]}.${bytes[at + 14]}.${bytes[at + 15]}`;
+  return Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(at + 2 * i).toString(16)).join(':');
 }

@@ -7,14 +7,15 @@
  * Names of Node.js' inside: internals.ts.
  */
 
-import { AsyncResource } from 'node:async_hooks';
+import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { count } from '../ism/counters.ts';
-import { holdLoop, letLoopGo, nextTick, queueMicrotask, setImmediate } from '../os/event-loop.ts';
+import { inNextTurn, nextTick, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
 import type { Connection, Reserved } from '../smc/connection.ts';
 import type { Loan } from '../smc/layout.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
+import { CHUNK_BYTES, Delivery } from './delivery.ts';
 import { COUNTER } from './info.ts';
 import {
   type InternalSocket,
@@ -31,7 +32,8 @@ import {
   watchReuse,
 } from './internals.ts';
 import { type Lender, lenderOf } from './lender.ts';
-import { watchers } from './refusals.ts';
+import { NativeHandle } from './native-handle.ts';
+import { PendingWrite } from './pending-write.ts';
 
 export interface CarrierListener {
   /** A byte has passed through JavaScript. */
@@ -46,25 +48,13 @@ export interface CarrierListener {
   failed(error: Error): void;
 }
 
-/** Chunks handed on are at most that long. */
-const CHUNK_BYTES = 64 * 1024;
 /** Bytes handed on in one turn, so that one fast writer does not keep the event loop. */
 const TURN_BYTES = 256 * 1024;
-
-/** A write that waits for room. */
-interface Pending {
-  readonly bytes: readonly Uint8Array[];
-  index: number;
-  offset: number;
-  callback: WriteCallback;
-}
-type OnreadCallback = (length: number, buffer: Uint8Array) => boolean;
 
 export class Carrier {
   readonly #socket: InternalSocket;
   readonly #handle: TcpHandle;
   readonly #native: NativeHandle;
-  readonly #internals: Internals;
   readonly #listener: CarrierListener;
   /** Runs callbacks of the program where they ran on TCP. */
   readonly #context: AsyncResource;
@@ -86,7 +76,8 @@ export class Carrier {
   #wants = false;
   /** Whether the handle's reading is ours to steer (the ring is the source). */
   #steering = false;
-  #pending: Pending | null = null;
+  /** A write that waits for room. */
+  #pending: PendingWrite | null = null;
   /** Tells the stream of the end of a write that had to wait. */
   #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
@@ -101,8 +92,7 @@ export class Carrier {
   #counters: Float64Array = new Float64Array(Object.keys(COUNTER).length);
   /** Nothing is handed on: the caller takes it by `drain`. */
   isHolding = false;
-  /** What takes the bytes in the place of the stream. */
-  #sink: Sink | null;
+  readonly #delivery: Delivery;
   /** Who takes bytes of the ring in the place of copies. */
   #lender: Lender | null;
 
@@ -113,10 +103,9 @@ export class Carrier {
     if (handle === null) throw new TypeError('the socket has no handle');
     this.#handle = handle;
     this.#native = new NativeHandle(handle);
-    this.#internals = internals;
     this.#listener = listener;
     this.#context = context;
-    this.#sink = sinkOf(socket);
+    this.#delivery = new Delivery(this.#socket, internals, sinkOf(socket));
     this.#lender = lenderOf(socket);
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
     this.#seenRead = this.nativeRead;
@@ -134,7 +123,7 @@ export class Carrier {
     this.rebase();
     this.isWatching = true;
     Object.assign(this.#socket, this.overrides);
-    this.#installOnread();
+    this.#delivery.install((chunk) => this.#fromTcp(chunk, true));
   }
 
   // --- What is known of the socket ---
@@ -224,7 +213,7 @@ export class Carrier {
     });
     Object.defineProperty(this.#handle, 'bytesWritten', {
       configurable: true,
-      get: () => this.nativeWritten + this.#earlierWritten + outbound.ringTotal + this.#pendingBytes(),
+      get: () => this.nativeWritten + this.#earlierWritten + outbound.ringTotal + this.#waitingBytes,
     });
     // Whoever attaches to the handle in C++ from here on is led through JavaScript.
     Object.defineProperty(this.#handle, 'isStreamBase', { configurable: true, value: false });
@@ -257,7 +246,7 @@ export class Carrier {
     if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
       if (this.#pending !== null) this.#goOn();
       if (connection.in.canTake) this.#pump();
-      if (this.#pending !== null) this.#giveWay();
+      if (this.#pending !== null || !this.#wants) this.#giveWay();
       this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
     } else {
       this.settle();
@@ -328,7 +317,7 @@ export class Carrier {
    */
   divert(sink: Sink): void {
     this.watch();
-    this.#sink = sink;
+    this.#delivery.sink = sink;
     this.isHolding = true;
     setImmediate(() => {
       this.isHolding = false;
@@ -362,8 +351,7 @@ export class Carrier {
   }
 
   get #isLending(): boolean {
-    if (this.#lender === null || this.#sink !== null || this.#onread !== null) return false;
-    return this.#connection?.in.canLend === true;
+    return this.#lender !== null && this.#delivery.isByStream && this.#connection?.in.canLend === true;
   }
 
   /** Room in the peer's ring for the next bytes, in the place of a write; null where they have to be written. */
@@ -388,7 +376,7 @@ export class Carrier {
   /** Takes everything off the socket again. Only while everything is on TCP, or nothing but its end is to come. */
   release(): void {
     this.#answerNow();
-    const sink = this.#sink;
+    const { sink } = this.#delivery;
     this.#takeOff(sink);
     if (sink !== null) this.#socket.push = sink;
     const connection = this.#connection;
@@ -407,7 +395,7 @@ export class Carrier {
       if (name === '_destroy' && this.#destroyBefore !== null) this.#socket._destroy = this.#destroyBefore;
       else Reflect.deleteProperty(this.#socket, name);
     }
-    this.#uninstallOnread(sink);
+    this.#delivery.uninstall(sink);
   }
 
   /** Takes everything that was received and not handed to the program. */
@@ -435,39 +423,17 @@ export class Carrier {
     write: (chunk, encoding, callback) => this.#writeNow(chunk, encoding, callback),
   };
 
-  /** A socket with the option `onread` gets its bytes by a callback instead of by `push`. */
-  #installOnread(): void {
-    const { kBufferCb } = this.#internals.symbols;
-    const original = Reflect.get(this.#socket, kBufferCb) as OnreadCallback | null | undefined;
-    if (typeof original !== 'function') return;
-    this.#onread = original;
-    Reflect.set(this.#socket, kBufferCb, (length: number, buffer: Uint8Array) => {
-      const chunk = Buffer.from(buffer.buffer, buffer.byteOffset, length);
-      const now = this.#fromTcp(chunk, true);
-      if (now === null) return true;
-      if (this.#sink !== null) return this.#sink(Buffer.from(now));
-      return original.call(this.#socket, now.length, buffer);
-    });
-  }
-  #onread: OnreadCallback | null = null;
-
-  #uninstallOnread(sink: Sink | null): void {
-    if (this.#onread === null) return;
-    const toSink: OnreadCallback = (length, buffer) => sink?.(Buffer.from(buffer.subarray(0, length))) ?? true;
-    Reflect.set(this.#socket, this.#internals.symbols.kBufferCb, sink === null ? this.#onread : toSink);
-  }
-
   /** A native chunk, or null at the end of TCP. */
   #pushed(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
     if (chunk === null) {
-      if (this.#connection === null) return this.#handUp(null);
+      if (this.#connection === null) return this.#delivery.pass(null);
       if (this.#steering && !this.#wants) this.#skipRead();
       this.#tcpEnded(null);
       return false;
     }
     const now = this.#fromTcp(chunk, false);
     if (now === null) return true;
-    const wantsMore = this.#handUp(now, encoding);
+    const wantsMore = this.#delivery.pass(now, encoding);
     if (!wantsMore && this.#pending !== null) nextTick(() => this.settle());
     return wantsMore;
   }
@@ -485,11 +451,6 @@ export class Carrier {
       return null;
     };
     nextTick(restore);
-  }
-
-  /** To whoever stands above us. */
-  #handUp(chunk: Buffer | null, encoding?: BufferEncoding): boolean {
-    return this.#sink === null ? SOCKET.push.call(this.#socket, chunk, encoding) : this.#sink(chunk);
   }
 
   /** The part of a native chunk that is to be handed on now. */
@@ -670,21 +631,15 @@ export class Carrier {
       const bytes = writev
         ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
         : [bytesOf(data, encoding)];
-      const pending = { bytes, index: 0, offset: 0, callback };
+      const pending = new PendingWrite(bytes, callback);
       this.#pending = pending;
       count(this.#counters, COUNTER.writes);
-      if (this.#flush()) {
+      if (this.#flush(pending)) {
         callback();
         return;
       }
       count(this.#counters, COUNTER.full);
-      // What makes room for the rest is not of the program: its callback belongs to the write, as on TCP.
-      // Not by AsyncResource.bind, which takes Node.js 20 longer than the bytes.
-      const context = new AsyncResource('ISTHMUS');
-      pending.callback = (error) => context.runInAsyncScope(callback, undefined, error);
-      // A write that waits keeps the program running, as one that waits for TCP does.
-      this.#holdsLoop = true;
-      holdLoop();
+      pending.wait();
       this.#giveWay();
       return;
     }
@@ -728,72 +683,61 @@ export class Carrier {
     const pending = this.#pending;
     if (pending === null || this.#connection === null) return;
     if (this.#connection.out.isMoved) {
-      if (this.#flush()) this.#answerLater(pending.callback);
+      if (this.#flush(pending)) this.#answerLater(pending.callback);
       return;
     }
     this.#waitsNoMore();
-    const rest = [...pending.bytes.slice(pending.index)];
-    const [first] = rest;
-    if (first !== undefined) rest[0] = first.subarray(pending.offset);
-    const chunks = rest.map((chunk) => ({ chunk, encoding: 'buffer' }));
+    const chunks = pending.rest().map((chunk) => ({ chunk, encoding: 'buffer' }));
     this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) =>
       this.#answerLater(() => pending.callback(error)),
     );
   }
 
   /**
-   * A stream may not read before its write is done (HTTP/2 does not). When the peer's does not either, both wait for room for ever,
-   * where the buffers of TCP would take both writes: so this one goes there.
+   * A peer may wait for room in a ring of which nothing is read, where the buffers of TCP would take what it writes: it gets more.
+   * When there is none, and we wait as well (a stream may not read before its write is done, as that of HTTP/2), both would do so for
+   * ever: our write goes by TCP.
    */
   #giveWay(): void {
     const connection = this.#connection;
-    if (this.#pending === null || !connection?.out.isMoved || !connection.canGoBack) return;
-    const { in: inbound } = connection;
-    const leavesUnread = this.#steering
-      ? inbound.canTake && !(this.#isLending ? this.#lender?.isWaiting : this.#wants)
+    if (connection === null) return;
+    const { in: inbound, out: outbound } = connection;
+    const isIdle = this.#steering
+      ? inbound.isFull && !(this.#isLending ? this.#lender?.isWaiting : this.#wants)
       : inbound.state === 'CATCHUP' && !this.#handle.reading;
-    // Loans may be given back only once this is written.
-    if (!leavesUnread && !inbound.isFullOfLoans) return;
-    connection.out.back();
+    // Loans may be given back only once something is written.
+    if (!isIdle && !inbound.isFullOfLoans) return;
+    if (inbound.isFull && connection.makeRoom()) return;
+    if (this.#pending === null || !outbound.isMoved || !connection.canGoBack) return;
+    outbound.back();
     this.#goOn();
   }
 
   /** No write waits for room any more. */
   #waitsNoMore(): void {
+    this.#pending?.end();
     this.#pending = null;
-    if (!this.#holdsLoop) return;
-    this.#holdsLoop = false;
-    letLoopGo();
   }
-  #holdsLoop = false;
 
   /** Gives the ring what it takes of the write that waits; whether that is all. */
-  #flush(): boolean {
-    const pending = this.#pending;
+  #flush(pending: PendingWrite): boolean {
     const connection = this.#connection;
-    if (pending === null || connection === null) return false;
-    let progress = false;
-    for (let bytes = pending.bytes[pending.index]; bytes !== undefined; bytes = pending.bytes[pending.index]) {
-      const taken = this.#intoRing(connection, bytes, pending.offset);
-      progress ||= taken > 0;
-      pending.offset += taken;
-      if (pending.offset < bytes.length) {
-        if (progress) this.#socket._unrefTimer();
-        return false;
-      }
-      pending.index++;
-      pending.offset = 0;
-    }
-    this.#waitsNoMore();
-    if (progress) this.#socket._unrefTimer();
+    if (connection === null) return false;
+    const given = pending.give((bytes, from) => this.#intoRing(connection, bytes, from));
+    if (given > 0) this.#socket._unrefTimer();
     this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
+    if (!pending.isDone) return false;
+    this.#waitsNoMore();
     return true;
   }
 
-  /** We look between ticks: the callbacks of writes before this one may stand in their queue. */
+  /**
+   * As TCP does it, with no tick of the program waiting: those of writes before this one come first, and a message of HTTP that waits
+   * for `drain` counts in a tick on what waited when it was written.
+   */
   #answerLater(answer: () => void): void {
     this.#answer = answer;
-    nextTick(() => this.#answerNow());
+    inNextTurn(() => this.#answerNow());
   }
 
   #answerNow(): void {
@@ -802,10 +746,8 @@ export class Carrier {
     answer?.();
   }
 
-  #pendingBytes(): number {
-    const pending = this.#pending;
-    if (pending === null || !this.#connection?.out.isMoved) return 0;
-    return pending.bytes.slice(pending.index).reduce((sum, { length }) => sum + length, -pending.offset);
+  get #waitingBytes(): number {
+    return this.#connection?.out.isMoved ? (this.#pending?.lengthBytes ?? 0) : 0;
   }
 
   // --- In ---
@@ -845,7 +787,7 @@ export class Carrier {
   #schedulePump(): void {
     if (this.#pumpScheduled) return;
     this.#pumpScheduled = true;
-    setImmediate(() => {
+    inNextTurn(() => {
       this.#pumpScheduled = false;
       this.#isTurn = true;
       try {
@@ -881,7 +823,7 @@ export class Carrier {
     if (inbound === undefined) return;
     // We may look between ticks, where the next listener is still to be set. Without one bytes are thrown away, as the program wishes,
     // but from the event loop only, where TCP would do it.
-    if (!this.#isTurn && this.#isThrowingAway) {
+    if (!this.#isTurn && this.#delivery.isThrowingAway) {
       this.#schedulePump();
       return;
     }
@@ -891,7 +833,7 @@ export class Carrier {
     }
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
-      const chunk = inbound.take(this.#onread === null ? CHUNK_BYTES : this.#onreadBuffer().length);
+      const chunk = inbound.take(this.#delivery.chunkBytes);
       if (chunk === null) break;
       left -= chunk.length;
       count(this.#counters, COUNTER.reads);
@@ -901,53 +843,22 @@ export class Carrier {
         this.#socketDestroy();
         return;
       }
-      const wantsMore = this.#give(chunk);
+      const wantsMore = this.#delivery.give(chunk);
       if (!wantsMore && !this.#closed) {
         this.#wants = false;
         this.#handle.reading = false;
       }
       // The listener of the next chunk may be set in a tick after this one.
-      if (this.#sink === null && this.#onread === null) break;
+      if (this.#delivery.isByStream) break;
     }
     if (!this.#closed && this.#tcpEnd !== null && !inbound.canTake && this.#wants && !this.isHolding) this.#showEnd();
   };
-
-  get #isThrowingAway(): boolean {
-    if (this.#sink !== null || this.#onread !== null) return false;
-    return this.#socket._readableState.flowing === true && this.#socket.listenerCount('data') === 0;
-  }
-
-  #give(chunk: Buffer): boolean {
-    if (this.#sink !== null) return this.#sink(chunk);
-    return this.#onread === null ? this.#toStream(chunk) : this.#toOnread(chunk);
-  }
-
-  /** As `push`, which would emit the chunk at once in this state, and think about reading more. */
-  #toStream(chunk: Buffer): boolean {
-    const socket = this.#socket;
-    const state = socket._readableState;
-    if (
-      state.flowing === true &&
-      state.length === 0 &&
-      state.decoder === null &&
-      state.awaitDrainWriters === null &&
-      !state.sync &&
-      !state.ended &&
-      SOCKET.push === ORIGINAL.push &&
-      socket.listenerCount('data') > 0
-    ) {
-      state.dataEmitted = true;
-      socket.emit('data', chunk);
-      return true;
-    }
-    return SOCKET.push.call(socket, chunk);
-  }
 
   #showEnd(): void {
     if (this.#endShown) return;
     const { error } = this.#tcpEnd ?? { error: null };
     const isCutOff = error === null && this.#connection?.endsWithReset() === true;
-    if (isCutOff && this.#sink === null && this.#socket.readableLength > 0) {
+    if (isCutOff && this.#delivery.sink === null && this.#socket.readableLength > 0) {
       this.#showWhenRead();
       return;
     }
@@ -956,12 +867,7 @@ export class Carrier {
       this.#socketDestroy(error ?? socketError('ECONNRESET', 'read'));
       return;
     }
-    if (this.#sink !== null) {
-      this.#sink(null);
-      return;
-    }
-    SOCKET.push.call(this.#socket, null);
-    this.#socket.read(0);
+    this.#delivery.end();
   }
 
   /**
@@ -981,81 +887,6 @@ export class Carrier {
       return chunk;
     };
   }
-
-  /**
-   * The next buffer of a program that makes new ones. C++ reads into the one that stands in kBuffer, when bytes come from TCP
-   * again, so it stays there.
-   */
-  #onreadBuffer(): Uint8Array {
-    const { kBuffer, kBufferGen } = this.#internals.symbols;
-    const generate = Reflect.get(this.#socket, kBufferGen) as (() => unknown) | null;
-    const next = this.#nextOnreadBuffer ?? generate?.();
-    this.#nextOnreadBuffer = next instanceof Uint8Array && next.length > 0 ? next : null;
-    return this.#nextOnreadBuffer ?? (Reflect.get(this.#socket, kBuffer) as Uint8Array);
-  }
-  /** Made, and not used yet. */
-  #nextOnreadBuffer: Uint8Array | null = null;
-
-  #toOnread(chunk: Buffer): boolean {
-    const buffer = this.#onreadBuffer();
-    this.#nextOnreadBuffer = null;
-    buffer.set(chunk);
-    return this.#onread?.call(this.#socket, chunk.length, buffer) !== false;
-  }
-}
-
-/** The handle as C++ made it, below our overrides. */
-class NativeHandle {
-  readonly #handle: TcpHandle;
-  readonly #proto: TcpHandle;
-  /** Null = not steered by us. */
-  #reads: boolean | null = null;
-
-  constructor(handle: TcpHandle) {
-    this.#handle = handle;
-    this.#proto = Object.getPrototypeOf(handle) as TcpHandle;
-  }
-
-  get bytesRead(): number {
-    return Reflect.get(this.#proto, 'bytesRead', this.#handle) as number;
-  }
-
-  get bytesWritten(): number {
-    return Reflect.get(this.#proto, 'bytesWritten', this.#handle) as number;
-  }
-
-  read(on: boolean): void {
-    if (this.#reads === on) return;
-    this.#reads = on;
-    if (on) this.#proto.readStart.call(this.#handle);
-    else this.#proto.readStop.call(this.#handle);
-  }
-
-  /** Somebody else has steered it meanwhile. */
-  forget(): void {
-    this.#reads = null;
-  }
-}
-
-/** Calls back when a socket is destroyed, also after its carrier was taken off. */
-export function watchEnd(socket: Socket, ended: () => void): void {
-  const internal = internalsOf(socket);
-  const before = internal._destroy;
-  const own = Object.hasOwn(internal, '_destroy');
-  let told = false;
-  const watching: SocketInternals['_destroy'] = (error, callback) => {
-    if (!told) {
-      told = true;
-      queueMicrotask(ended);
-    }
-    const destroy = own ? before : (Object.getPrototypeOf(internal) as SocketInternals)._destroy;
-    destroy.call(internal, error, callback);
-    if (internal._destroy !== watching) return;
-    if (own) internal._destroy = before;
-    else Reflect.deleteProperty(internal, '_destroy');
-  };
-  watchers.add(watching);
-  internal._destroy = watching;
 }
 
 function isBytes(chunk: unknown): chunk is Uint8Array {

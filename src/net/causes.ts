@@ -1,7 +1,7 @@
 /** Reasons of errors, with the cause: a call and its errno, a path and its owner, a process. */
 import { type FabricIdentity, FabricUnavailable, silenceOf } from '../fabric/client.ts';
 import { errorCode, OsUnavailableError } from '../os/index.ts';
-import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
+import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 
 /** What cannot be had of the system. */
 export function reasonOfSystem(error: unknown): Reason {
@@ -28,7 +28,7 @@ function hintOf(errno: string | undefined): string | undefined {
   switch (errno) {
     case 'EMFILE':
     case 'ENFILE':
-      return 'raise the limit of descriptors: `ulimit -n 4096` before the program starts, LimitNOFILE= in a unit of systemd';
+      return MORE_DESCRIPTORS;
     case 'ENOMEM':
     case 'ENOSPC':
       return REASONS.MEM.hint;

@@ -1,9 +1,10 @@
 /**
- * Bytes for something in C++ that gets them from JavaScript, record by record, each in a turn of the event loop of its own. Above a TCP
- * handle ticks and microtasks of the program run after each event; between events of one call from JavaScript they do not, and a program
- * that sets its next listener in one of them (`for (;;) await once(socket, 'data')`) would miss what comes in between.
+ * Bytes for something in C++ that gets them from JavaScript, record by record. Above a TCP handle ticks and microtasks of the program run
+ * after each event; between events of one call from JavaScript they do not, and a program that sets its next listener in one of them
+ * (`for (;;) await once(socket, 'data')`) would miss what comes in between. So they are run between two records, in a turn of the event loop,
+ * where they can be; else each record has a turn of its own.
  */
-import { setImmediate } from '../os/event-loop.ts';
+import { inNextTurn, runTicks } from '../os/event-loop.ts';
 import type { Records } from './records.ts';
 
 export interface Fed {
@@ -43,7 +44,7 @@ export class Feeder {
     this.#waiting.push(...parts);
     if (first !== undefined) {
       // Before: a listener of the program may throw.
-      if (this.isBusy) setImmediate(this.#next);
+      if (this.isBusy) inNextTurn(this.#next);
       else if (moreIsAtHand) this.#drainedLater();
       this.#give(first);
     }
@@ -52,7 +53,7 @@ export class Feeder {
 
   /** What was fed last has put something into ticks, which comes before the next chunk. */
   #drainedLater(): void {
-    setImmediate(() => {
+    inNextTurn(() => {
       if (this.wants && this.#fed.isOpen() && !this.isBusy) this.#fed.drained();
     });
   }
@@ -63,16 +64,20 @@ export class Feeder {
   }
 
   readonly #next = (): void => {
-    const part = this.#waiting.shift();
-    if (part === undefined || !this.#fed.isOpen()) {
-      this.#waiting.length = 0;
-      return;
-    }
-    if (this.isBusy) setImmediate(this.#next);
     try {
-      this.#give(part);
+      do {
+        const part = this.#waiting.shift();
+        if (part === undefined || !this.#fed.isOpen()) {
+          this.#waiting.length = 0;
+          return;
+        }
+        this.#give(part);
+        runTicks?.();
+      } while (this.isBusy && runTicks !== null);
     } finally {
-      if (!this.isBusy) this.#drainedLater();
+      // A listener of the program may have thrown.
+      if (this.isBusy) inNextTurn(this.#next);
+      else this.#drainedLater();
     }
   };
 }

@@ -75,6 +75,7 @@ export class Mover {
   /** The peer has given the connection up: so do we, as soon as everything is on TCP. */
   #leavesFor: Reason | null = null;
   #movedAtMs: number | null = null;
+  #toldDmbBytes = 0;
   #waiting: { readonly until: () => boolean; readonly resolve: () => void }[] = [];
   #orphanTimer: NodeJS.Timeout | undefined;
 
@@ -291,7 +292,12 @@ export class Mover {
     const moved = this.isMoved;
     if (moved && this.#movedAtMs === null) this.#movedAtMs = Date.now();
     if (moved) this.#setReason(REASONS.MOVED);
-    else if (this.#state === 'CONNECTED') this.#setReason(this.#wantsTcp ? REASONS.RESTORED : REASONS.CHECKING);
+    else if (this.#state === 'CONNECTED') this.#setReason(this.#wantsTcp ? REASONS.RESTORED : REASONS.AGREED);
+    const bytes = this.connection?.dmbBytes ?? 0;
+    if (bytes !== this.#toldDmbBytes) {
+      this.#toldDmbBytes = bytes;
+      this.#ground.changed(this);
+    }
     this.#wake();
   }
 

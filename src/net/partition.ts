@@ -6,11 +6,11 @@ import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';
 import { threadId } from 'node:worker_threads';
-import { HostDevice, type Introduction } from '../devices/host/index.ts';
+import { HostDevice, type Introduction, NO_DESCRIPTORS } from '../devices/host/index.ts';
 import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
-import { type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
+import { descriptorsFor, type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
 import { connectionKey, endOf } from '../fabric/match.ts';
-import { DECLINES, type MessageByName } from '../fabric/protocol.ts';
+import { DECLINES, type FabricMessage, type MessageByName } from '../fabric/protocol.ts';
 import {
   type Client,
   DEFAULT_UEID,
@@ -22,6 +22,7 @@ import {
   Registry,
 } from '../ism/index.ts';
 import { nextTick, setImmediate } from '../os/event-loop.ts';
+import { inTime } from '../os/in-time.ts';
 import {
   closeFd,
   localName,
@@ -42,16 +43,16 @@ import {
 import type { ConnectionParts } from '../smc/connection.ts';
 import { asDecline, encodeDecline, Handshake, type HandshakeContext, type HandshakeOutcome } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
-import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
+import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { prefixesOf } from './addresses.ts';
 import type { Carrier } from './carrier.ts';
-import { reasonOfFabric, reasonOfSilence } from './causes.ts';
+import { reasonOfFabric, reasonOfSilence, reasonOfSystem } from './causes.ts';
 import { enterInBand } from './in-band.ts';
-import { inTime } from './in-time.ts';
 import { Matches, withMatch } from './matches.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
 import { Statistics } from './statistics.ts';
+import { UnderWay } from './under-way.ts';
 
 const debug = debuglog('isthmus');
 
@@ -62,6 +63,13 @@ const REACH_MS = 2000;
 /** After a fabric could not be joined. */
 const FIRST_REJOIN_MS = 500;
 const LAST_REJOIN_MS = 30_000;
+
+/** The peer does not wait. */
+const TOO_MANY_IN_BAND = {
+  ...REASONS.HANDSHAKES,
+  hint: 'further connections move when fewer are under way; ISTHMUS_MAX_HANDSHAKES allows more',
+};
+const OUT_OF_DESCRIPTORS = withCause(REASONS.SYSTEM, NO_DESCRIPTORS, MORE_DESCRIPTORS);
 
 interface Claim {
   readonly number: number;
@@ -119,6 +127,8 @@ export class Partition implements Ground, Client {
   readonly #onChange: (mover: Mover) => void;
   readonly #admission: Admission;
   readonly #registry = new Registry();
+  /** As it was at the start, which is what Linux tells, too. */
+  readonly #hostName = hostname();
   readonly #groups = new LinkGroups();
   readonly #loopback: LoopbackDevice;
   readonly #matches = new Matches();
@@ -129,10 +139,12 @@ export class Partition implements Ground, Client {
   readonly #matchOf = new Map<Mover, Match>();
   /** Connections by the pair they use. */
   readonly #moversOf = new Map<Gid, Set<Mover>>();
-  /** That were announced just now, are being proven, or shake hands. */
-  readonly #underWay = new Set<Mover>();
-  /** That are announced when fewer are. */
-  readonly #held = new Set<Claim>();
+  /** The pair that a connection uses. */
+  readonly #peerOf = new Map<Mover, Gid>();
+  /** Movers; of in-band handshakes the sockets. */
+  readonly #underWay: UnderWay<Mover | Socket>;
+  /** Of the fabric. */
+  #isSilent = false;
   #nextClaim = 1;
   #membership: Membership | null = null;
   #joining: Promise<void> | null = null;
@@ -159,6 +171,13 @@ export class Partition implements Ground, Client {
     this.#policy = policy;
     this.#onChange = onChange;
     this.#admission = admission;
+    this.#underWay = new UnderWay(
+      () => admission.maxHandshakes(),
+      (one) => {
+        const claim = one instanceof Mover ? this.#claimOf.get(one) : undefined;
+        if (claim !== undefined) this.#proceed(claim);
+      },
+    );
     this.#loopback = new LoopbackFabric().createDevice();
     this.#registry.registerClient(this);
     this.#registry.addDevice(this.#loopback);
@@ -202,8 +221,8 @@ export class Partition implements Ground, Client {
   /** Unless too much is under way: then when less is. */
   #proceed(claim: Claim): void {
     const { announced, key, mover } = claim;
-    if (this.#isFull) {
-      this.#held.add(claim);
+    if (this.#underWay.isFull) {
+      this.#underWay.hold(mover);
       mover.waitingFor(REASONS.HANDSHAKES);
       return;
     }
@@ -211,29 +230,6 @@ export class Partition implements Ground, Client {
     if (other !== undefined && this.#areTwoEnds(claim, other)) this.#matchedHere(claim, other);
     else this.#tell(claim);
   }
-
-  get #isFull(): boolean {
-    return this.#underWay.size + this.#entering >= this.#admission.maxHandshakes();
-  }
-
-  /** It is over, or waits for the other end. */
-  #rests(mover: Mover): void {
-    this.#underWay.delete(mover);
-    this.#proceedWithHeld();
-  }
-
-  #proceedWithHeld(): void {
-    if (this.#isProceeding) return;
-    this.#isProceeding = true;
-    for (const claim of this.#held) {
-      if (this.#isFull) break;
-      this.#held.delete(claim);
-      this.#proceed(claim);
-    }
-    this.#isProceeding = false;
-  }
-  /** What comes to nothing at once calls us again. */
-  #isProceeding = false;
 
   /** Names are proof inside one network namespace while both sockets are held and established. */
   #areTwoEnds(one: Claim, other: Claim): boolean {
@@ -256,7 +252,7 @@ export class Partition implements Ground, Client {
       try {
         this.#membership.client.send(claim.announced);
         claim.told = true;
-        this.#underWay.add(mover);
+        this.#underWay.announce(mover);
         mover.waitingFor(REASONS.PEERNOSMC);
         this.#membership.client.ping();
       } catch (error) {
@@ -328,12 +324,11 @@ export class Partition implements Ground, Client {
 
   #drop(claim: Claim): void {
     this.#forget(claim);
-    this.#rests(claim.mover);
+    this.#underWay.rest(claim.mover);
     this.#lingerIfUnused();
   }
 
   #forget(claim: Claim): void {
-    this.#held.delete(claim);
     this.#claims.delete(claim.number);
     this.#claimOf.delete(claim.mover);
     const here = this.#local.get(claim.key)?.filter((one) => one !== claim) ?? [];
@@ -342,9 +337,9 @@ export class Partition implements Ground, Client {
   }
 
   /** To the fabric, if it takes it: nothing of this waits. */
-  #say(message: Parameters<FabricClient['send']>[0], fds: readonly number[] = []): void {
+  #say(message: FabricMessage): void {
     try {
-      this.#membership?.client.send(message, fds);
+      this.#membership?.client.send(message);
     } catch (error) {
       debug('%s: %s', message.type, (error as Error).message);
     }
@@ -403,7 +398,13 @@ export class Partition implements Ground, Client {
   }
 
   #leavePairs(mover: Mover): void {
-    for (const movers of this.#moversOf.values()) movers.delete(mover);
+    const peer = this.#peerOf.get(mover);
+    if (peer !== undefined) {
+      this.#peerOf.delete(mover);
+      const movers = this.#moversOf.get(peer);
+      movers?.delete(mover);
+      if (movers?.size === 0) this.#moversOf.delete(peer);
+    }
     this.#lingerIfUnused();
   }
 
@@ -411,13 +412,16 @@ export class Partition implements Ground, Client {
 
   #fabricListener(): FabricListener {
     return {
-      introduced: (message, [channelFd, wakeFd, ringFd]) => this.#introduced(message, { channelFd, wakeFd, ringFd }),
+      introduced: (message, fds) => {
+        if (fds === null) this.#notPaired(message, OUT_OF_DESCRIPTORS);
+        else this.#introduced(message, { channelFd: fds[0], wakeFd: fds[1], ringFd: fds[2] });
+      },
       show: (number) => this.#show(number),
       released: (number) => {
         const claim = this.#claims.get(number);
         if (claim === undefined) return;
         claim.shown = false;
-        this.#rests(claim.mover);
+        this.#underWay.rest(claim.mover);
       },
       matched: (message) => this.#matched(message),
       declined: (number, reason) => {
@@ -430,17 +434,20 @@ export class Partition implements Ground, Client {
       },
       eids: (ueids) => debug('enterprise ids from now on: %s', ueids.join(' ')),
       silent: (isSilent) => {
-        const fabric = this.#membership?.client.identity;
-        const silence = fabric === undefined ? REASONS.FABRICSILENT : reasonOfSilence(fabric);
-        const reason = isSilent ? silence : REASONS.PEERNOSMC;
-        for (const claim of [...this.#claims.values()]) {
-          claim.mover.waitingFor(this.#held.has(claim) ? REASONS.HANDSHAKES : reason);
-          // Where the other end is there the fabric has asked for the socket by now, or is about to.
-          if (!isSilent && claim.told && !claim.shown) this.#rests(claim.mover);
-        }
+        if (isSilent !== this.#isSilent) this.#becameSilent(isSilent);
+        if (!isSilent) this.#underWay.answered();
       },
       lost: (cause) => this.#lost(cause),
     };
+  }
+
+  #becameSilent(isSilent: boolean): void {
+    this.#isSilent = isSilent;
+    const fabric = this.#membership?.client.identity;
+    const silence = fabric === undefined ? REASONS.FABRICSILENT : reasonOfSilence(fabric);
+    const reason = isSilent ? silence : REASONS.PEERNOSMC;
+    for (const { mover } of [...this.#claims.values()])
+      mover.waitingFor(this.#underWay.isHeld(mover) ? REASONS.HANDSHAKES : reason);
   }
 
   #introduced({ peer, pair, pid }: MessageByName<'INTRODUCE'>, fds: Omit<Introduction, 'peer'>): void {
@@ -457,22 +464,35 @@ export class Partition implements Ground, Client {
       membership.unpaired.delete(peer);
     } catch (error) {
       const isMemory = error instanceof IsmError && error.code === 'ERR_ISTHMUS_NO_MEMORY';
-      membership.unpaired.set(peer, isMemory ? REASONS.MEM : REASONS.SYSTEM);
-      debug('pair with %s: %s', peer, (error as Error).message);
-      this.#say({ type: 'PAIR_GONE', peer, pair });
+      this.#notPaired({ peer, pair }, isMemory ? REASONS.MEM : reasonOfSystem(error));
     }
+  }
+
+  #notPaired({ peer, pair }: Pick<MessageByName<'INTRODUCE'>, 'peer' | 'pair'>, why: Reason): void {
+    this.#membership?.unpaired.set(peer, why);
+    debug('pair with %s: %s', peer, why.text);
+    this.#say({ type: 'PAIR_GONE', peer, pair });
+  }
+
+  /** It may be for us that there is no pair. */
+  #whyUnpaired(peer: Gid): Reason {
+    return this.#membership?.unpaired.get(peer) ?? REASONS.PAIRLOST;
   }
 
   #show(number: number): void {
     const claim = this.#claims.get(number);
-    const fd = claim?.mover.carrier?.fd;
-    if (claim === undefined || fd === undefined || fd < 0) {
-      this.#say({ type: 'GONE', claim: number });
-      return;
+    if (claim !== undefined) {
+      claim.shown = true;
+      this.#underWay.begin(claim.mover);
     }
-    claim.shown = true;
-    this.#underWay.add(claim.mover);
-    this.#say({ type: 'SHOWN', claim: number }, [fd]);
+    try {
+      this.#membership?.client.show(number, () => {
+        const fd = this.#claims.get(number)?.mover.carrier?.fd ?? -1;
+        return fd < 0 ? null : fd;
+      });
+    } catch (error) {
+      debug('SHOWN: %s', (error as Error).message);
+    }
   }
 
   #matched({ claim: number, peer, match, role }: MessageByName<'MATCHED'>): void {
@@ -488,14 +508,15 @@ export class Partition implements Ground, Client {
     debug('the fabric is lost: %s', cause);
     const membership = this.#membership;
     this.#membership = null;
+    this.#isSilent = false;
     if (membership !== null) for (const device of devicesOf(membership)) this.#retire(device);
     const waiting = [...this.#claims.values()];
     for (const claim of waiting) {
       claim.told = false;
       claim.shown = false;
-      this.#underWay.delete(claim.mover);
       claim.mover.waitingFor(REASONS.FABRICLOST);
     }
+    for (const { mover } of waiting) this.#underWay.rest(mover);
     // It may be back, or be started anew, at once.
     const [first] = waiting;
     if (first !== undefined) this.#tell(first);
@@ -531,11 +552,12 @@ export class Partition implements Ground, Client {
       case 4:
       case 5:
         return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
-      case 6: {
-        const pid = this.#membership?.client.identity.fabricPid || 'PID';
-        const hint = `raise its limit: \`prlimit --pid ${pid} --nofile=4096\` (by root, or for less than its hard limit), LimitNOFILE= in a unit of systemd; new connections move then`;
-        return withCause(REASONS.FABRICBUSY, DECLINES[reason], hint);
-      }
+      case 6:
+        return withCause(
+          REASONS.FABRICBUSY,
+          DECLINES[reason],
+          descriptorsFor(this.#membership?.client.identity.fabricPid ?? 0),
+        );
       case 7:
         return REASONS.SELF;
       case 8:
@@ -577,7 +599,8 @@ export class Partition implements Ground, Client {
     if (role === 'server') handshake.startAsServer();
     this.#matches.listen(peer, number, (message) => this.#received(mover, handshake, message));
     void device.queryRemoteGid(peer).then((reachable) => {
-      if (!reachable) handshake.abandon(this.#membership?.unpaired.get(peer) ?? REASONS.PAIRLOST);
+      // Why its pair has ended is told in this turn.
+      if (!reachable) setImmediate(() => handshake.abandon(this.#whyUnpaired(peer)));
       else if (role === 'client' && !handshake.isOver) handshake.startAsClient();
     });
   }
@@ -590,7 +613,7 @@ export class Partition implements Ground, Client {
     forget: () => void,
   ): Handshake {
     mover.matched();
-    this.#underWay.add(mover);
+    this.#underWay.begin(mover);
     const context: HandshakeContext = {
       ...this.#ownMeans(),
       devices,
@@ -606,7 +629,7 @@ export class Partition implements Ground, Client {
         debug('handshake: %s', outcome.fault);
         send(encodeDecline(REASONS.PROTOCOL));
       }
-      this.#rests(mover);
+      this.#underWay.rest(mover);
       this.#shookHands(mover, outcome);
     });
     const timer = setTimeout(() => handshake.decline(REASONS.TIMEOUT), HANDSHAKE_TIMEOUT_MS);
@@ -621,14 +644,16 @@ export class Partition implements Ground, Client {
       seid: this.#membership?.client.seid ?? null,
       client: this,
       groups: this.#groups,
-      hostName: hostname(),
+      hostName: this.#hostName,
       dmbBytes: this.#policy.dmbBytes,
+      maxDmbBytes: this.#policy.maxDmbBytes,
     };
   }
 
   #note(mover: Mover, peer: Gid, match: Match): void {
     const movers = this.#moversOf.get(peer) ?? new Set();
     this.#moversOf.set(peer, movers.add(mover));
+    this.#peerOf.set(mover, peer);
     this.#matchOf.set(mover, match);
   }
 
@@ -673,8 +698,8 @@ export class Partition implements Ground, Client {
    * @param makeMover for what comes of it
    */
   async enterInBand(socket: Socket, role: Role, refusal: Reason | null, makeMover: () => Mover): Promise<Error | null> {
-    const why = refusal ?? (this.#isFull ? REASONS.HANDSHAKES : null);
-    this.#entering++;
+    const why = refusal ?? (this.#underWay.isFull ? TOO_MANY_IN_BAND : null);
+    this.#underWay.begin(socket);
     try {
       const context = await this.#inBandContext(socket, why);
       const error = await enterInBand(socket, role, context, (agreement, decline) => {
@@ -695,13 +720,10 @@ export class Partition implements Ground, Client {
       if (error !== null) this.statistics.count('errors', role);
       return error;
     } finally {
-      this.#entering--;
-      this.#proceedWithHeld();
+      this.#underWay.rest(socket);
       this.#lingerIfUnused();
     }
   }
-  /** Handshakes under way, whose GID is with the peer already. */
-  #entering = 0;
 
   /** From now on what is sent on TCP is the program's. A Decline goes by way of the device, to whom the peer's token names. */
   #entered(mover: Mover, peer: Gid, { device, dmb, remote }: ConnectionParts): void {
@@ -764,17 +786,19 @@ export class Partition implements Ground, Client {
 
   handleEvent(device: Device, event: IsmEvent): void {
     if (event.type !== 'peer-gone') return;
+    debug('the pair with %s has ended: %s', event.gid, event.cause);
     this.#groups.terminate(device, event.gid);
     const membership = this.#membership;
     if (membership !== null && devicesOf(membership).some((one) => one === device)) {
       const pair = membership.pairs.get(event.gid);
       membership.pairs.delete(event.gid);
+      if (event.cause === NO_DESCRIPTORS) membership.unpaired.set(event.gid, OUT_OF_DESCRIPTORS);
       if (pair !== undefined) this.#say({ type: 'PAIR_GONE', peer: event.gid, pair });
     }
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
     for (const mover of movers ?? []) {
-      this.#matchOf.get(mover)?.handshake?.abandon(REASONS.PAIRLOST);
+      this.#matchOf.get(mover)?.handshake?.abandon(this.#whyUnpaired(event.gid));
       mover.peerGone();
     }
   }
@@ -802,7 +826,7 @@ export class Partition implements Ground, Client {
     if ([...this.#oldDevices, ...devices].some(({ peers }) => peers.some((peer) => !this.#hasMovers(peer))))
       this.#lingerIfUnused();
     if (membership === null) return;
-    if (this.#claims.size + this.#entering > 0) return;
+    if (this.#claims.size > 0 || !this.#underWay.isEmpty) return;
     if (devices.some(({ peers, outlivesPeers }) => peers.length > 0 || outlivesPeers)) return;
     membership.client.close();
     this.#membership = null;

@@ -27,6 +27,8 @@ export interface Policy {
   readonly access: AccessMode;
   /** Length of a DMB: 16 KiB to 1 MiB, a power of two. */
   readonly dmbBytes: number;
+  /** How long a buffer may become while the other end waits for room in it; not more than `dmbBytes`: it stays as it is. */
+  readonly maxDmbBytes: number;
   /** Longest time to look for nothing before sleeping; 0 = never spin. */
   readonly busyPollUs: number;
   /** How long a pair or the membership in the fabric outlives its last use. */
@@ -45,6 +47,7 @@ export const DEFAULT_POLICY: Policy = {
   local: null,
   access: 'mapped',
   dmbBytes: 64 * 1024,
+  maxDmbBytes: 4 * 1024 * 1024,
   busyPollUs: 200,
   lingerMs: 10_000,
   inBand: null,
@@ -86,6 +89,7 @@ export function readPolicy(
     local: list('ISTHMUS_LOCAL', parseAddressList, base.local),
     access: oneOf('ISTHMUS_ACCESS', ACCESS_MODES, base.access),
     dmbBytes: count('ISTHMUS_DMB_BYTES', base.dmbBytes, { from: 16384, to: 1 << 20, isPowerOfTwo: true }),
+    maxDmbBytes: count('ISTHMUS_MAX_DMB_BYTES', base.maxDmbBytes, { from: 16384, to: 4 << 20, isPowerOfTwo: true }),
     busyPollUs: count('ISTHMUS_BUSY_POLL_US', base.busyPollUs, { from: 0 }),
     lingerMs: count('ISTHMUS_LINGER_MS', base.lingerMs, { from: 0, to: TIMER_LIMIT_MS - 1 }),
     inBand: list('ISTHMUS_IN_BAND', parseEndpoints, base.inBand),
@@ -102,6 +106,7 @@ export const FILE_SETTINGS = [
   'ISTHMUS_LOCAL',
   'ISTHMUS_ACCESS',
   'ISTHMUS_DMB_BYTES',
+  'ISTHMUS_MAX_DMB_BYTES',
   'ISTHMUS_BUSY_POLL_US',
   'ISTHMUS_LINGER_MS',
   'ISTHMUS_IN_BAND',

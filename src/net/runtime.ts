@@ -6,7 +6,8 @@ import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import { type Server, Socket } from 'node:net';
 import { IsthmusError } from '../ism/errors.ts';
-import { REASONS, type Reason, withCause } from '../smc/reasons.ts';
+import { watchWorkers } from '../os/workers.ts';
+import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal, destinations } from './addresses.ts';
 import { forgetSink } from './below-tls.ts';
 import type { Carrier } from './carrier.ts';
@@ -21,7 +22,6 @@ import type { Role } from './mover.ts';
 import { guardPassing } from './passing.ts';
 import { forgetRefusals, givenAway, whyNot } from './refusals.ts';
 import { SELF, subjectOf } from './rules.ts';
-import { watchWorkers } from './workers.ts';
 import { guardTls, leadClient, leadTo, lowest, prepareConnections, type Wrapping, watchTlsClient } from './wrapping.ts';
 import { type Newborn, Nursery } from './young.ts';
 
@@ -104,7 +104,7 @@ export class Runtime {
     attach: (socket) => {
       if (this.#never !== null) return null;
       if (this.#engine?.knows(socket)) return this.#engine.attachTls(socket);
-      const isWanted = this.#wants(socket.remoteAddress) && this.#decide(socket, roleOf(socket)) === null;
+      const isWanted = this.#wants(socket.remoteAddress) && this.#decide(socket, this.roleOf(socket)) === null;
       return isWanted && !hasOnread(socket) ? leadTo(socket) : null;
     },
     leads: (tls, address, port) =>
@@ -165,7 +165,14 @@ export class Runtime {
   /** As if the socket had been born here. */
   attach(socket: Socket, role: Role): void {
     this.#guard();
+    this.#attached.set(socket, role);
     this.#born(socket, role);
+  }
+  readonly #attached = new WeakMap<Socket, Role>();
+
+  /** Of the end that a socket is. */
+  roleOf(socket: Socket): Role {
+    return this.#attached.get(socket) ?? (internalsOf(socket).server ? 'server' : 'client');
   }
 
   #born(socket: Socket, role: Role): void {
@@ -322,7 +329,9 @@ export class Runtime {
       this.#engine = await Engine.create(this.#policy, this.#registerUrl, () => guardTls(this.#wrapping));
     } catch (error) {
       const [why] = String((error as Error).message).split('\n');
-      const hint = 'the program has to be able to read the package as long as it runs, also as another user';
+      const hint = ['EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException).code))
+        ? MORE_DESCRIPTORS
+        : 'the program has to be able to read the package as long as it runs, also as another user';
       this.#grown.clear();
       this.#unloaded = withCause(REASONS.SYSTEM, `the package cannot be read: ${why}`, hint);
     }
@@ -363,11 +372,6 @@ export class Runtime {
     if (!this.#wants(socket.remoteAddress)) return REASONS.NOTLOCAL;
     return this.#decide(socket, 'client') ?? REASONS.TLS;
   }
-}
-
-/** Of the end that a socket is. */
-export function roleOf(socket: Socket): Role {
-  return internalsOf(socket).server ? 'server' : 'client';
 }
 
 function isTls(socket: Socket): boolean {

@@ -90,8 +90,9 @@ async function connect(client: End, server: End): Promise<void> {
     device.registerDmb({ peer: device.gid, lengthBytes: HEAD_BYTES + RING_BYTES, client: end });
   const [ours, theirs] = [await dmbOf(client), await dmbOf(server)];
   const [toTheirs, toOurs] = [await device.attachDmb(theirs.token), await device.attachDmb(ours.token)];
-  client.connect({ device, dmb: ours, remote: toTheirs, layout: 'isthmus' });
-  server.connect({ device, dmb: theirs, remote: toOurs, layout: 'isthmus' });
+  const common = { device, layout: 'isthmus', maxDmbBytes: 0 } as const;
+  client.connect({ ...common, dmb: ours, remote: toTheirs });
+  server.connect({ ...common, dmb: theirs, remote: toOurs });
   for (const end of [client, server]) end.handleSignal();
 }
 

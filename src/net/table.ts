@@ -20,7 +20,7 @@
 import { threadId } from 'node:worker_threads';
 import { closeFd, createSharedMemory, map } from '../os/index.ts';
 import { reasonOfCode } from '../smc/reasons.ts';
-import { COUNTER, type ConnectionInfo } from './info.ts';
+import { COUNTER, type ConnectionInfo, reasonFor } from './info.ts';
 import { FALLBACK_SLOTS, Statistics, TOTALS_LENGTH } from './statistics.ts';
 
 export const TABLE_NAME = 'isthmus-connections';
@@ -121,19 +121,29 @@ export interface TableRow {
  */
 export function rowText(info: Omit<ConnectionInfo, 'bytes'>): string {
   const { code, text, hint } = info.reason;
-  const isCommon = reasonOfCode(code).text === text;
+  const common = reasonFor(reasonOfCode(code), info.role, info.local, info.peer);
+  const isCommon = common.text === text && common.hint === hint;
   const withProgram = (length: number, cause: object) =>
     JSON.stringify({ ...info, program: info.program.slice(-length), reason: code, ...cause });
   const cause = isCommon ? {} : { cause: { text, hint } };
-  const texts = [withProgram(MAX_PROGRAM_LENGTH, cause), withProgram(SHORT_PROGRAM_LENGTH, cause)];
-  return texts.find((one) => Buffer.byteLength(one) <= TEXT_BYTES) ?? withProgram(SHORT_PROGRAM_LENGTH, {});
+  for (const length of [MAX_PROGRAM_LENGTH, SHORT_PROGRAM_LENGTH]) {
+    const text = withProgram(length, cause);
+    if (Buffer.byteLength(text) <= TEXT_BYTES) return text;
+  }
+  return withProgram(SHORT_PROGRAM_LENGTH, {});
 }
 export const MAX_PROGRAM_LENGTH = 200;
 /** Fits with whatever characters. */
 const SHORT_PROGRAM_LENGTH = 60;
 
-/** One row as a reader finds it; null when it is free or being written. @param row a copy of its bytes */
-export function readRow(row: Buffer): { readonly text: string; readonly counters: readonly number[] } | null {
+/** One row as a reader finds it. */
+export interface FoundRow {
+  readonly text: string;
+  readonly counters: readonly number[];
+}
+
+/** Null when it is free or being written. @param row a copy of its bytes */
+export function readRow(row: Buffer): FoundRow | null {
   const length = row.readUInt32LE(TEXT_LENGTH);
   if (length === 0 || length > TEXT_BYTES || row.readUInt32LE(SEQUENCE) % 2 === 1) return null;
   return { text: row.toString('utf8', TEXT, TEXT + length), counters: doubles(row, COUNTERS, COUNTER_COUNT) };

@@ -2,10 +2,17 @@
  * Closing what strangers have sent. The last close of a socket with SO_LINGER waits for its bytes, for as long as the stranger likes, and
  * nobody knows which close is the last. So close(2) runs on helper threads, a few at a time for each stranger; one that waits is
  * interrupted by a signal to its thread, and the kernel sends the rest without us.
+ *
+ * A thread for each descriptor costs ten times what closing it does. So sockets are sent into another one, which holds them then, and that one
+ * is what the thread closes. Sockets only: closing a file may ask its file system, also where it is not the last close.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { closeFd } from './descriptor.ts';
+import { setImmediate } from './event-loop.ts';
 import { type CFunction, declare, ffi } from './ffi.ts';
 import { strikeFd } from './ledger.ts';
+import { MAX_DESCRIPTORS, packetSocketPair, sendPacket } from './packet.ts';
+import { isSocket } from './socket-options.ts';
 
 const syscall = declare('syscall', 'i64', ['i64', 'i64', 'i64', 'i64']);
 const signal = declare('signal', 'i64', ['i32', 'i64']);
@@ -35,33 +42,51 @@ const queue = new Set<Closer>();
 let timer: NodeJS.Timeout | null = null;
 let close: CFunction | undefined;
 
+interface Closing {
+  readonly fd: number;
+  readonly isSocket: boolean;
+  readonly closed: () => void;
+}
+
 /** What one stranger has sent. What it is waited for there holds up its own only. */
 export class Closer {
-  readonly #waiting: { readonly fd: number; readonly closed: () => void }[] = [];
+  readonly #waiting: Closing[] = [];
   #closing = 0;
+  #isComing = false;
 
   /** Never blocks. Calls back when it is done. */
   close(fd: number, closed: () => void = () => {}): void {
-    strikeFd(fd);
-    this.#waiting.push({ fd, closed });
-    this.#next();
+    this.#waiting.push({ fd, isSocket: isSocket(fd), closed });
+    if (this.#isComing) return;
+    this.#isComing = true;
+    // With all others of this turn.
+    setImmediate(() => {
+      this.#isComing = false;
+      this.#next();
+    });
   }
 
   #next(): void {
-    while (this.#closing < MOST_OF_ONE) {
+    while (this.#closing < MOST_OF_ONE && this.#waiting.length > 0) {
       if (underWay.size >= MOST) {
         queue.add(this);
         return;
       }
-      const next = this.#waiting.shift();
-      if (next === undefined) return;
+      const some = this.#waiting.splice(0, this.#togetherNext());
+      const holder = some.length > 1 ? gather(some) : null;
+      if (holder === null) this.#waiting.unshift(...some.splice(1));
       this.#closing++;
-      start(next.fd, () => {
+      start(holder ?? (some[0] as Closing).fd, () => {
         this.#closing--;
         this.#next();
-        next.closed();
+        for (const { closed } of some) closed();
       });
     }
+  }
+
+  #togetherNext(): number {
+    const sockets = this.#waiting.slice(0, MAX_DESCRIPTORS).findIndex((one) => !one.isSocket);
+    return sockets < 0 ? MAX_DESCRIPTORS : Math.max(sockets, 1);
   }
 
   static goOn(): void {
@@ -73,7 +98,31 @@ export class Closer {
   }
 }
 
+/** A socket that holds all of them. Null where there is none, or too many are on their way. */
+function gather(some: readonly Closing[]): number | null {
+  const fds = some.map(({ fd }) => fd);
+  let pair: readonly [number, number];
+  try {
+    pair = packetSocketPair();
+  } catch {
+    return null;
+  }
+  const [holder, sender] = pair;
+  try {
+    if (!sendPacket(sender, ONE_BYTE, fds)) throw new Error('a fresh socket is full');
+  } catch {
+    closeFd(holder);
+    return null;
+  } finally {
+    closeFd(sender);
+  }
+  for (const fd of fds) closeFd(fd); // which is not the last of it
+  return holder;
+}
+const ONE_BYTE = Buffer.alloc(1);
+
 function start(fd: number, done: () => void): void {
+  strikeFd(fd);
   if (close === undefined) {
     close = ffi().func('close', 'i32', ['i32']);
     process.on('exit', () => interrupt(0)); // it waits for its threads

@@ -19,3 +19,4 @@ export * from './sched.ts';
 export * from './socket-options.ts';
 export * from './tcp-bytes.ts';
 export { tcpPair } from './tcp-pair.ts';
+export { watchWorkers } from './workers.ts';

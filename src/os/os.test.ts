@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, fork } from 'node:child_process';
+import { execFileSync, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
@@ -63,6 +63,17 @@ test('as many descriptors as one likes are closed aside', async () => {
       [readFd, writeFd].map((fd) => new Promise<void>((closed) => closers[i % 50]?.close(fd, closed))),
     ),
   );
+});
+
+test('sockets and others, in whatever order, are closed aside by one closer, each when it says so', async () => {
+  const [held, watched] = os.streamSocketPair();
+  const closer = new os.Closer();
+  const fds = Array.from({ length: 300 }, () => os.duplicateFd(held));
+  fds.splice(100, 0, ...Object.values(os.createPipe()), held);
+  await Promise.all(fds.map((fd) => new Promise<void>((closed) => closer.close(fd, closed))));
+  assert.ok(fds.every((fd) => os.kindOf(fd) === 'closed'));
+  assert.equal(os.peekBytes(watched, 1), null, 'the last of it is closed, too');
+  os.closeFd(watched);
 });
 
 test('a socket that lingers is closed in a moment, and its bytes arrive', async () => {
@@ -244,6 +255,17 @@ test('two processes play ping-pong over shared memory and two pipes', async () =
   os.closeFd(there.writeFd);
   assert.equal(await exit, 7, 'the child notices that we hung up');
   os.closeFd(memory);
+});
+
+test('a program that is busy, or stopped, while its doorbell is tested has one that works', async () => {
+  const module = JSON.stringify(new URL('./index.js', import.meta.url).href);
+  const program = `
+    const { testDoorbell } = await import(${module});
+    const tested = testDoorbell();
+    for (const end = performance.now() + 1500; performance.now() < end; );
+    await tested;`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'inherit' });
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
 });
 
 test('a worker can be terminated while its doorbell rings', async () => {

@@ -37,7 +37,7 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 
 /** The most descriptors the kernel puts into one message (SCM_MAX_FD). */
-const MAX_DESCRIPTORS = 253;
+export const MAX_DESCRIPTORS = 253;
 /** The longest packet that is sent or received here. */
 export const MAX_PACKET_BYTES = 64 * 1024;
 
@@ -54,6 +54,8 @@ export interface Packet {
   readonly fds: readonly number[];
   /** The packet, or its descriptors, did not fit: what is here is not all of it. */
   readonly truncated: boolean;
+  /** Of its descriptors some did not come, since this process may have no more. */
+  readonly lacksDescriptors: boolean;
 }
 
 export function packetSocketPair(): [number, number] {
@@ -171,6 +173,7 @@ export function receivePacket(fd: number): Packet | null | 'end' {
     bytes: Buffer.from(page.subarray(PAYLOAD, PAYLOAD + length)),
     fds,
     truncated: (flags & (MSG_TRUNC | MSG_CTRUNC)) !== 0,
+    lacksDescriptors: (flags & MSG_CTRUNC) !== 0, // there is room for as many as the kernel lets be sent
   };
 }
 

@@ -76,6 +76,12 @@ export function testCookies(): void {
   }
 }
 
+/** Asks no file system. */
+export function isSocket(fd: number): boolean {
+  valueLength.writeUInt32LE(4, 0);
+  return Number(getsockopt(fd, SOL_SOCKET, SO_TYPE, value, valueLength)) === 0;
+}
+
 export function isTcp(fd: number): boolean {
   const domain = option(fd, SOL_SOCKET, SO_DOMAIN, 4).readInt32LE(0);
   if (domain !== AF_INET && domain !== AF_INET6) return false;

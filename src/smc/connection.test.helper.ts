@@ -56,6 +56,22 @@ export const DEVICES: Readonly<Record<string, () => Promise<Ground>>> = {
   'host, store': host('store'),
 };
 
+/** It counts how often it is signalled. */
+export function countingClient(signals: { count: number }): Client {
+  return {
+    name: 'test',
+    addDevice() {},
+    removeDevice() {},
+    handleSignal: () => void signals.count++,
+    handleEvent() {},
+  };
+}
+
+/** Bytes of a stream, from one place on. */
+export function streamOf(from: number, length: number): Buffer {
+  return Buffer.from(Array.from({ length }, (_, i) => ((from + i) * 31 + ((from + i) >>> 8)) & 0xff));
+}
+
 async function attach(device: Device, token: Token): Promise<RemoteDmb> {
   let remote: RemoteDmb | null = null;
   // A token may travel faster than the device's own word of it.
@@ -77,21 +93,15 @@ export async function connect(
   layout: LayoutName,
   ground: Ground | null = null,
   lengthBytes = DMB_BYTES,
+  maxDmbBytes = lengthBytes,
 ): Promise<readonly [End, End]> {
   const { a, b } = ground ?? (await loopback());
   const signals: readonly [End['signals'], End['signals']] = [{ count: 0 }, { count: 0 }];
-  const client = (i: 0 | 1): Client => ({
-    name: 'test',
-    addDevice() {},
-    removeDevice() {},
-    handleSignal: () => void signals[i].count++,
-    handleEvent() {},
-  });
-  const dmbA = await a.registerDmb({ peer: b.gid, lengthBytes, client: client(0) });
-  const dmbB = await b.registerDmb({ peer: a.gid, lengthBytes, client: client(1) });
+  const dmbA = await a.registerDmb({ peer: b.gid, lengthBytes, client: countingClient(signals[0]) });
+  const dmbB = await b.registerDmb({ peer: a.gid, lengthBytes, client: countingClient(signals[1]) });
   const [remoteB, remoteA] = [await attach(a, dmbB.token), await attach(b, dmbA.token)];
   const end = (device: Device, dmb: Dmb, remote: RemoteDmb, i: 0 | 1): End => ({
-    connection: openConnection({ device, dmb, remote, layout }, 0),
+    connection: openConnection({ device, dmb, remote, layout, maxDmbBytes }, 0),
     device,
     dmb,
     remote,
@@ -105,8 +115,12 @@ export function look(...ends: readonly End[]): void {
 }
 
 /** Two ends of which both directions are in the rings. */
-export async function moved(layout: LayoutName, ground: Ground | null = null): Promise<readonly [End, End]> {
-  const ends = await connect(layout, ground);
+export async function moved(
+  layout: LayoutName,
+  ground: Ground | null = null,
+  maxDmbBytes = DMB_BYTES,
+): Promise<readonly [End, End]> {
+  const ends = await connect(layout, ground, DMB_BYTES, maxDmbBytes);
   for (const { connection } of ends) connection.in.arm();
   look(...ends);
   for (const { out } of ends.map(({ connection }) => connection)) if (out.mayCut) out.cut(0);

@@ -19,6 +19,8 @@ export interface ConnectionParts {
   readonly remote: RemoteDmb;
   /** What both ends have agreed to have in them. */
   readonly layout: LayoutName;
+  /** How long our ring may become while the peer waits for room in it. */
+  readonly maxDmbBytes: number;
 }
 
 /** What is not wanted after all. */
@@ -29,12 +31,11 @@ export function giveBack({ device, dmb, remote }: ConnectionParts): void {
 
 /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
 export function openConnection(parts: ConnectionParts, tcpBytesRead: number): Connection {
-  const { dmb, remote } = parts;
   switch (parts.layout) {
     case 'isthmus':
-      return new Connection(parts, new IsthmusLayout(dmb, remote, tcpBytesRead));
+      return new Connection(parts, new IsthmusLayout(parts, tcpBytesRead));
     case 'kernel':
-      return new Connection(parts, new KernelLayout(dmb, remote));
+      return new Connection(parts, new KernelLayout(parts.dmb, parts.remote));
     default:
       return parts.layout satisfies never;
   }
@@ -79,12 +80,17 @@ export class Connection {
 
   /** Of the buffer for what we receive. */
   get dmbBytes(): number {
-    return this.#parts.dmb.lengthBytes;
+    return this.#layout.dmbBytes;
   }
 
   /** Whether a direction that has moved can come back to TCP: not in the kernel's layout. */
   get canGoBack(): boolean {
     return this.#layout.canGoBack;
+  }
+
+  /** As `makeRoom` of a layout. */
+  makeRoom(): boolean {
+    return this.#layout.makeRoom();
   }
 
   /** False once the peer will not read anything that we put into its ring. */
@@ -172,7 +178,7 @@ export class Connection {
         return out.isMoved && out.ringTotal === at;
       },
       commit: (committed) => {
-        if (committed > 0) out.commit(committed);
+        out.commit(committed);
         this.#viewEnded();
       },
     };
@@ -180,13 +186,19 @@ export class Connection {
 
   #viewEnded(): void {
     this.#views--;
-    if (this.#released && this.#views === 0) giveBack(this.#parts);
+    if (this.#released) this.#giveBack();
+  }
+
+  #giveBack(): void {
+    if (this.#views > 0) return;
+    this.#layout.release();
+    giveBack(this.#parts);
   }
 
   /** Gives the DMBs back, as soon as nobody has a view on them. Nothing of this connection is touched afterwards. */
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    if (this.#views === 0) giveBack(this.#parts);
+    this.#giveBack();
   }
 }

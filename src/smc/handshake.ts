@@ -47,6 +47,8 @@ export interface HandshakeContext extends Means {
   readonly hostName: string;
   /** Wished length of our DMB. */
   readonly dmbBytes: number;
+  /** See ConnectionParts. */
+  readonly maxDmbBytes: number;
   /** The peer's GID where it is known from elsewhere: no other one is taken. */
   readonly peer: Gid | null;
   /** Makes a peer reachable that was not yet, where that can be. */
@@ -295,14 +297,14 @@ export class Handshake {
   }
 
   #succeed(dmb: Dmb, remote: RemoteDmb): void {
-    const { groups } = this.#context;
+    const { groups, maxDmbBytes } = this.#context;
     const { device, linkId, eid, layout } = this.#agreed as Agreed & { device: Device };
     const peer = this.#peerGid as Gid;
     // It may have been terminated meanwhile, by a peer that was out of step.
     const group = groups.find(device, peer) ?? new LinkGroup(linkId, device, peer, eid, '', layout);
     groups.add(group);
     this.#state = 'DONE';
-    this.#finish({ parts: { device, dmb, remote, layout }, group });
+    this.#finish({ parts: { device, dmb, remote, layout, maxDmbBytes }, group });
   }
 
   /** A link group of which nothing came is freed at once. */

@@ -1,5 +1,5 @@
 /**
- * The head of a DMB as Isthmus uses it: sixteen aligned 32-bit words, then the ring.
+ * The head of a DMB as Isthmus uses it: aligned 32-bit words, then the ring (ism/ring.ts).
  *
  * All of them are written by the one peer that may write into the DMB, and read by its owner. Native byte order: both ends are
  * on one host. It is negotiated in the vendor options of the first contact (see negotiation.ts). The kernel's layout, whose cursors are
@@ -20,16 +20,24 @@
  *       10 | BACK       | sender to us           | epoch: after BACK_AT bytes of this ring the rest is on TCP again
  *       11 | BACK_AT    | sender to us           | as PRODUCED was at that moment
  *       12 | NEVER      | sender to us           | epoch: will not be cut
- *       13 | NEWS       | both                   | changed after FLAGS or a word of the hand-over (4 to 12) was: one look tells
- *       14-15 | -       |                        | reserved, 0
+ *       13 | NEWS       | both                   | changed after FLAGS or a word of the hand-over (4 to 12) or of a ring (14 to 18) was: one look tells
+ *       14 | RING       | receiver from us       | so many rings were offered beside the first; this one is in the DMB of RING_TOKEN
+ *       15 | RING_TOKEN | receiver from us       | lower 32 bits
+ *       16 | RING_TOKEN | receiver from us       | upper 32 bits
+ *       17 | RING_USED  | sender to us           | RING: what follows goes into that ring (answers RING)
+ *       18 | RING_UNFIT | sender to us           | RING: cannot be written into (answers RING)
+ *       19-31 | -       |                        | reserved, 0
  *
  * Cursors only grow; words that belong together are stored first, the word that publishes them last.
+ *
+ * The ring can change while it is in use (growth.ts): the receiver offers another DMB, or the first one again, and the sender goes on
+ * there when it likes, with the same cursor. It stores PRODUCED in the DMB whose ring it writes; all other words stay in the first one.
  */
+import { RING_HEAD_BYTES, RING_WORD } from '../ism/index.ts';
 
 export const WORD = {
   GENERATION: 0,
-  PRODUCED: 1,
-  CONSUMED: 2,
+  ...RING_WORD,
   FLAGS: 3,
   READY: 4,
   RETRACT: 5,
@@ -41,12 +49,17 @@ export const WORD = {
   BACK_AT: 11,
   NEVER: 12,
   NEWS: 13,
+  RING: 14,
+  RING_TOKEN_LOW: 15,
+  RING_TOKEN_HIGH: 16,
+  RING_USED: 17,
+  RING_UNFIT: 18,
 } as const;
 
 export type WordName = keyof typeof WORD;
 export type Word = (typeof WORD)[WordName];
 
-export const HEAD_BYTES = 64;
+export const HEAD_BYTES = RING_HEAD_BYTES;
 
 /** Flags have the values they have in the kernel's CDC message: producer flags in the upper byte, connection state in the lower. */
 export const FLAG = {
@@ -64,13 +77,3 @@ export const FLAG = {
 export const CLOSED_FLAGS = FLAG.CLOSED | FLAG.ABNORMAL_CLOSE;
 /** ... and one that has said one of these sends nothing any more. */
 export const END_FLAGS = FLAG.SENDING_DONE | CLOSED_FLAGS;
-
-/** How many bytes of a DMB are ring. */
-export function ringBytes(dmbLengthBytes: number): number {
-  return dmbLengthBytes - HEAD_BYTES;
-}
-
-/** Distance from one 32-bit cursor to a later one. */
-export function cursorDistance(from: number, to: number): number {
-  return (to - from) >>> 0;
-}

@@ -5,26 +5,56 @@
  * hands chunks of TCP straight on; otherwise it takes. Whatever comes from TCP makes us read the peer's words first: they were
  * stored before.
  */
-import { type Dmb, fence } from '../ism/index.ts';
+import { cursorDistance, type Dmb, fence, RingReader } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
-import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
+import { FLAG, WORD } from './head.ts';
 import type { InboundHalf, Loan } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
 const PIECE_BYTES = 16 * 1024;
 
-/** Of the ring. */
+/** What becomes of rings. */
+export interface RingListener {
+  /** The writer was found waiting for room, and got some. */
+  blocked(): void;
+  /** The sender cannot use the ring that it was offered. */
+  refused(dmb: Dmb): void;
+  /** Everything that was in this ring is taken, and the sender goes on in another one. */
+  left(dmb: Dmb): void;
+}
+
+const NOBODY: RingListener = { blocked() {}, refused() {}, left() {} };
+
+/** A ring that the sender left. */
+interface Ended {
+  readonly ring: RingReader;
+  /** The sender's cursor, then. */
+  readonly end: number;
+}
+
+/** Of a ring. */
 interface Run {
   readonly length: number;
   isLent: boolean;
 }
 
 export class Inbound implements InboundHalf {
-  readonly #dmb: Dmb;
   readonly #words: Words;
-  readonly #ringBytes: number;
+  listener: RingListener = NOBODY;
+  /** Where the sender writes. */
+  #ring: RingReader;
+  /** Those in which it wrote before and that are not empty yet, oldest first: we read there. */
+  #before: Ended[] = [];
+  /** Of which something is still lent. */
+  #left: Ended[] = [];
+  /** Bytes that the rings can hold, as the sender counts. */
+  #most: number;
+  /** Offered to the sender, which has not answered. */
+  #offered: RingReader | null = null;
+  /** Rings that were offered beside the first. */
+  #rings = 0;
   #state: ReceiverState = 'TCP';
   #epoch = 0;
   /** Bytes of TCP delivered since the connection began. */
@@ -37,8 +67,6 @@ export class Inbound implements InboundHalf {
   #produced = 0;
   #consumed = 0;
   #published = 0;
-  /** Ring offset of the next byte. */
-  #offset = 0;
   #held: Buffer[] = [];
   #heldBytes = 0;
   #ringTotal = 0;
@@ -54,9 +82,9 @@ export class Inbound implements InboundHalf {
    * @param tcpBytes bytes of TCP delivered so far, since the connection began
    */
   constructor(dmb: Dmb, words: Words, tcpBytes: number) {
-    this.#dmb = dmb;
+    this.#ring = new RingReader(dmb);
     this.#words = words;
-    this.#ringBytes = ringBytes(dmb.lengthBytes);
+    this.#most = this.#ring.lengthBytes;
     this.#tcpBytes = tcpBytes;
   }
 
@@ -130,7 +158,66 @@ export class Inbound implements InboundHalf {
       this.#step('back');
       this.#backAt = this.#words.load(WORD.BACK_AT);
     }
+    this.#lookAtRings();
     this.lookAtRing();
+  }
+
+  #lookAtRings(): void {
+    const offered = this.#offered;
+    if (offered === null) return;
+    if (this.#words.load(WORD.RING_UNFIT) === this.#rings) {
+      this.#offered = null;
+      this.listener.refused(offered.dmb);
+    } else if (this.#words.load(WORD.RING_USED) === this.#rings) {
+      this.#produced = this.#seenOf(this.#ring); // nothing more goes there
+      this.#before.push({ ring: this.#ring, end: this.#produced });
+      this.#offered = null;
+      this.#ring = offered;
+      this.#most = Math.max(this.#most, offered.lengthBytes);
+      this.#leaveEmpty();
+    }
+  }
+
+  #leaveEmpty(): void {
+    for (let [first] = this.#before; first?.end === this.#consumed; [first] = this.#before) {
+      this.#before.shift();
+      this.#left.push(first);
+    }
+    if (this.#before.length === 0) this.#most = this.#ring.lengthBytes;
+    this.#freeLeft();
+  }
+
+  /** Nobody reads a ring that was left, once nothing of it is lent any more. */
+  #freeLeft(): void {
+    for (let [first] = this.#left; first && ((this.#free - first.end) | 0) >= 0; [first] = this.#left) {
+      this.#left.shift();
+      this.listener.left(first.ring.dmb);
+    }
+  }
+
+  /** Whether the sender may be offered a ring: one at a time. */
+  get mayOfferRing(): boolean {
+    return this.#words.isValid && this.#offered === null;
+  }
+
+  /** Whether there is nothing in rings that was not given back to the sender. */
+  get isEmpty(): boolean {
+    return this.#ringUnread === 0 && this.#runsBytes === 0;
+  }
+
+  /** Offers the sender a ring to go on in. Its DMB is ours again when the listener says so, or when the connection is over. */
+  offerRing(dmb: Dmb): void {
+    this.#offered = new RingReader(dmb);
+    this.#rings = (this.#rings + 1) | 0;
+    this.#words.store(WORD.RING_TOKEN_LOW, Number(BigInt.asIntN(32, dmb.token)));
+    this.#words.store(WORD.RING_TOKEN_HIGH, Number(BigInt.asIntN(32, dmb.token >> 32n)));
+    this.#words.store(WORD.RING, this.#rings);
+    this.#words.tellNews();
+  }
+
+  /** The DMB of the ring where the sender writes. */
+  get ringDmb(): Dmb {
+    return this.#ring.dmb;
   }
 
   /** Reads the peer's cursor: all there is to read while it tells no news. */
@@ -148,13 +235,16 @@ export class Inbound implements InboundHalf {
   }
 
   #lookAtProduced(): void {
-    const produced = this.#words.load(WORD.PRODUCED);
+    this.#produced = this.#seenOf(this.#ring);
+  }
+
+  /** PRODUCED of a ring, checked. */
+  #seenOf({ produced }: RingReader): number {
     const unread = cursorDistance(this.#consumed, produced);
-    if (unread === 0) return;
-    if (unread > this.#ringBytes - this.#runsBytes || unread < cursorDistance(this.#consumed, this.#produced)) {
-      throw new PeerFault(`${unread} bytes produced in a ring of ${this.#ringBytes}`);
+    if (unread > this.#most - this.#runsBytes || unread < this.#ringUnread) {
+      throw new PeerFault(`${unread} bytes produced in a ring of ${this.#most}`);
     }
-    this.#produced = produced;
+    return produced;
   }
 
   #drained(): void {
@@ -219,8 +309,18 @@ export class Inbound implements InboundHalf {
   /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
   take(max: number): Buffer | null {
     if (!this.isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
-    const length = Math.min(max, this.#ringUnread);
+    const length = Math.min(max, this.#ready);
     return length > 0 ? this.#takeFromRing(length) : null;
+  }
+
+  /** Bytes in the ring that we read, as far as they were seen. */
+  get #ready(): number {
+    if (this.#before.length === 0) return this.#ringUnread;
+    return cursorDistance(this.#consumed, (this.#before[0] as Ended).end);
+  }
+
+  get #readersRing(): RingReader {
+    return this.#before.length === 0 ? this.#ring : (this.#before[0] as Ended).ring;
   }
 
   #takeHeld(max: number): Buffer | null {
@@ -237,11 +337,11 @@ export class Inbound implements InboundHalf {
   #takeFromRing(length: number): Buffer {
     // Memory of its own, as what comes from TCP has it: programs take `chunk.buffer`, and post it to threads.
     const bytes = Buffer.allocUnsafeSlow(length);
+    const ring = this.#readersRing;
     for (let done = 0; done < length; ) {
       // A piece at a time: a writer that waits fills the room of one while the next is copied.
-      const piece = Math.min(Math.min(length - done, PIECE_BYTES), this.#ringBytes - this.#offset);
-      const from = HEAD_BYTES + this.#offset;
-      this.#dmb.bytes.copy(bytes, done, from, from + piece);
+      const piece = Math.min(Math.min(length - done, PIECE_BYTES), ring.untilEnd);
+      ring.copy(bytes, done, piece);
       done += piece;
       if (this.#runsBytes > 0) this.#addRun(piece, false);
       this.#passed(piece);
@@ -250,10 +350,10 @@ export class Inbound implements InboundHalf {
   }
 
   #passed(length: number): void {
-    this.#offset = (this.#offset + length) % this.#ringBytes;
     this.#consumed = (this.#consumed + length) | 0;
     this.#ringTotal += length;
     this.#publishConsumed();
+    if (this.#before.length > 0) this.#leaveEmpty();
     if (this.#isDraining) this.#drained();
   }
 
@@ -263,9 +363,9 @@ export class Inbound implements InboundHalf {
 
   lend(max: number): Loan | null {
     if (!this.canLend) return null;
-    const length = Math.min(max, this.#ringUnread, this.#ringBytes - this.#offset);
-    const from = HEAD_BYTES + this.#offset;
-    const bytes = this.#dmb.bytes.subarray(from, from + length);
+    const ring = this.#readersRing;
+    const length = Math.min(max, this.#ready, ring.untilEnd);
+    const bytes = ring.view(length);
     const run = this.#addRun(length, true);
     this.#passed(length);
     return {
@@ -291,17 +391,32 @@ export class Inbound implements InboundHalf {
       this.#runsBytes -= first.length;
     }
     this.#publishConsumed();
+    if (this.#left.length > 0) this.#freeLeft();
     this.taken();
   }
 
   get isFullOfLoans(): boolean {
-    return this.#runsBytes > 0 && cursorDistance(this.#published, this.#produced) === this.#ringBytes;
+    return this.#runsBytes > 0 && this.#hasNoRoom;
+  }
+
+  get isFull(): boolean {
+    return this.#hasNoRoom && (this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) !== 0;
+  }
+
+  /** As far as it was seen. */
+  get #hasNoRoom(): boolean {
+    return cursorDistance(this.#published, this.#produced) >= this.#ring.lengthBytes;
+  }
+
+  /** How far the peer may be told that bytes were taken. */
+  get #free(): number {
+    return (this.#consumed - this.#runsBytes) | 0;
   }
 
   /** Not for every read: when the ring runs empty, and each quarter of it. A writer that has no room is woken. */
   #publishConsumed(): void {
-    const consumed = (this.#consumed - this.#runsBytes) | 0;
-    if (cursorDistance(this.#published, consumed) < (this.#ringUnread > 0 ? this.#ringBytes / 4 : 1)) return;
+    const consumed = this.#free;
+    if (cursorDistance(this.#published, consumed) < (this.#ringUnread > 0 ? this.#ring.lengthBytes / 4 : 1)) return;
     this.#published = consumed;
     this.#words.store(WORD.CONSUMED, consumed);
     this.#mayBlock = true;
@@ -312,6 +427,7 @@ export class Inbound implements InboundHalf {
     if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) === 0) return;
     this.#mayBlock = false;
     this.#words.signal();
+    this.listener.blocked();
   }
 
   /**

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { ringBytes } from '../ism/index.ts';
 import { act, connect, DMB_BYTES, look, moved } from './connection.test.helper.ts';
 import { PeerFault } from './errors.ts';
-import { FLAG, ringBytes, WORD } from './head.ts';
+import { FLAG, WORD } from './head.ts';
 
 test('words of another generation are ignored', async () => {
   const [a, b] = await connect('isthmus');

@@ -1,5 +1,6 @@
-/** Isthmus' own layout of a DMB (head.ts): each direction moves at a byte offset, and back (handover/). */
-import type { Dmb, RemoteDmb } from '../ism/index.ts';
+/** Isthmus' own layout of a DMB (head.ts): each direction moves at a byte offset, and back (handover/); rings grow (growth.ts). */
+import type { ConnectionParts } from './connection.ts';
+import { Growth } from './growth.ts';
 import { WORD } from './head.ts';
 import { Inbound } from './inbound.ts';
 import type { Layout } from './layout.ts';
@@ -11,12 +12,19 @@ export class IsthmusLayout implements Layout {
   readonly out: Outbound;
   readonly canGoBack = true;
   readonly #words: Words;
+  readonly #growth: Growth;
 
   /** @param tcpBytesRead bytes of TCP delivered to the program so far, since the connection began */
-  constructor(dmb: Dmb, remote: RemoteDmb, tcpBytesRead: number) {
+  constructor(parts: ConnectionParts, tcpBytesRead: number) {
+    const { dmb, remote } = parts;
     this.#words = new Words(dmb, remote);
-    this.in = new Inbound(dmb, this.#words, tcpBytesRead);
     this.out = new Outbound(remote, this.#words);
+    this.in = new Inbound(dmb, this.#words, tcpBytesRead);
+    this.#growth = new Growth(parts, this.in, this.out);
+  }
+
+  get dmbBytes(): number {
+    return this.in.ringDmb.lengthBytes;
   }
 
   look(): number | null {
@@ -30,6 +38,15 @@ export class IsthmusLayout implements Layout {
     const flags = this.#words.load(WORD.FLAGS);
     this.out.look();
     this.in.look();
+    this.#growth.look();
     return flags;
+  }
+
+  makeRoom(): boolean {
+    return this.#growth.makeRoom();
+  }
+
+  release(): void {
+    this.#growth.release();
   }
 }

@@ -23,8 +23,14 @@ export interface Layout {
   readonly out: OutboundHalf;
   /** Whether a direction that has moved can come back to TCP. */
   readonly canGoBack: boolean;
+  /** Of the ring for what we receive: that of the DMB, or one that has taken its place. */
+  readonly dmbBytes: number;
   /** Reads what the peer has stored. Gives its flags (FLAG), or null when no more than cursors have moved. */
   look(): number | null;
+  /** The peer waits for room that there will not be for long. Whether there will be more of it, or is: else nobody sees to it. */
+  makeRoom(): boolean;
+  /** Gives back what beside the two DMBs is in use. */
+  release(): void;
 }
 
 /** The receiving half: one stream of bytes, from TCP and from our ring, in the order they were sent. */
@@ -48,6 +54,8 @@ export interface InboundHalf {
   readonly canLend: boolean;
   /** Whether the peer has no room, and gets none before something that is lent is given back. */
   readonly isFullOfLoans: boolean;
+  /** Whether the peer waits for room, because nothing is taken. */
+  readonly isFull: boolean;
   /** Whether the peer has said in the DMB that nothing follows what was seen, so that the end of TCP need not be waited for. */
   readonly isEndSaid: boolean;
   /**
@@ -106,7 +114,7 @@ export interface OutboundHalf {
   write(chunk: Uint8Array, from?: number): number;
   /** Room in one piece where the next byte goes in the peer's ring; null where there is none, or the peer's memory is not mapped. */
   reserve(lengthBytes: number): Buffer | null;
-  /** So many bytes from the beginning of what `reserve` gave are written. Nothing else may have been since. */
+  /** So many bytes from the beginning of what `reserve` gave are written, 0 gives it up. Nothing else may have been written since. */
   commit(lengthBytes: number): void;
   /** Sets flags (FLAG) of the connection's state, beside those that stand. */
   raise(flags: number): void;

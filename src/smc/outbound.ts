@@ -4,10 +4,10 @@
  * Installing the own writer, taking the number of TCP bytes and publishing the cut are one synchronous step: `cut` is called with
  * that number, and from its return on every byte goes through `write`.
  */
-import { fence, type RemoteDmb } from '../ism/index.ts';
+import { cursorDistance, fence, parseToken, type RemoteDmb, RingWriter, type Token } from '../ism/index.ts';
 import { PeerFault } from './errors.ts';
 import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
-import { cursorDistance, FLAG, HEAD_BYTES, ringBytes, WORD } from './head.ts';
+import { FLAG, WORD } from './head.ts';
 import type { OutboundHalf } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
@@ -15,17 +15,22 @@ import type { Words } from './words.ts';
 export class Outbound implements OutboundHalf {
   readonly #peer: RemoteDmb;
   readonly #words: Words;
-  readonly #ringBytes: number;
+  #ring: RingWriter;
   #state: SenderState = 'TCP';
   /** The epoch that is on offer or in use; in state TCP the last one that was. */
   #epoch = 0;
   #wasCut = false;
   #cutAt = 0;
-  #produced = 0;
   #consumed = 0;
-  #offset = 0;
   #flags = 0;
   #ringTotal = 0;
+  /** Rings that were offered beside the first, and of them those that were answered. */
+  #rings = 0;
+  #answeredRings = 0;
+  /** Reserved and not committed: places in the ring that is in use. */
+  #reservations = 0;
+  /** Where to go on once there are none. */
+  #next: { readonly dmb: RemoteDmb; readonly changed: () => void } | null = null;
 
   /**
    * @param peer the peer's DMB, where our bytes go
@@ -34,7 +39,7 @@ export class Outbound implements OutboundHalf {
   constructor(peer: RemoteDmb, words: Words) {
     this.#peer = peer;
     this.#words = words;
-    this.#ringBytes = ringBytes(peer.lengthBytes);
+    this.#ring = new RingWriter(peer);
   }
 
   get state(): SenderState {
@@ -48,7 +53,12 @@ export class Outbound implements OutboundHalf {
 
   /** Bytes in the peer's ring that the peer has not taken, as far as it said. */
   get unconsumed(): number {
-    return cursorDistance(this.#consumed, this.#produced);
+    return cursorDistance(this.#consumed, this.#ring.produced);
+  }
+
+  /** None while a longer ring still has more to be taken than a shorter one, in use since, could hold. */
+  get #room(): number {
+    return Math.max(0, this.#ring.lengthBytes - this.unconsumed);
   }
 
   /** Bytes that went through the ring. */
@@ -72,6 +82,7 @@ export class Outbound implements OutboundHalf {
     const retract = this.#words.load(WORD.RETRACT);
     this.#lookAtReady();
     if (retract === this.#epoch && (this.#state === 'OFFERED' || this.#state === 'MOVED')) this.#step('retract');
+    this.#lookAtRings();
     this.lookAtRing();
   }
 
@@ -86,11 +97,59 @@ export class Outbound implements OutboundHalf {
     this.#wasCut = false;
   }
 
+  #lookAtRings(): void {
+    const rings = this.#words.load(WORD.RING);
+    if (rings === this.#rings) return;
+    if (this.#answeredRings !== this.#rings || rings !== ((this.#rings + 1) | 0))
+      throw new PeerFault(`RING ${rings} after ${this.#rings}`);
+    this.#rings = rings;
+  }
+
+  /** The ring that is offered and not answered; null if there is none. To be answered once, by `goOnIn` or `cannotUse`. */
+  get offeredRing(): Token | null {
+    if (this.#answeredRings === this.#rings || this.#next !== null) return null;
+    const [low, high] = [this.#words.load(WORD.RING_TOKEN_LOW), this.#words.load(WORD.RING_TOKEN_HIGH)];
+    return parseToken((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0));
+  }
+
+  /** The DMB whose ring is in use. */
+  get ringDmb(): RemoteDmb {
+    return this.#ring.dmb;
+  }
+
+  /**
+   * The next byte goes into the ring of the DMB that was offered: at once, or when nothing is reserved any more.
+   * @param changed is called then
+   */
+  goOnIn(dmb: RemoteDmb, changed: () => void): void {
+    this.#next = { dmb, changed };
+    this.#changeRing();
+  }
+
+  #changeRing(): void {
+    const next = this.#next;
+    if (next === null || this.#reservations > 0) return;
+    this.#next = null;
+    this.#ring = new RingWriter(next.dmb, this.#ring.produced);
+    this.#answerRing(WORD.RING_USED);
+    next.changed();
+  }
+
+  cannotUse(): void {
+    this.#answerRing(WORD.RING_UNFIT);
+  }
+
+  #answerRing(word: typeof WORD.RING_USED | typeof WORD.RING_UNFIT): void {
+    this.#answeredRings = this.#rings;
+    this.#words.store(word, this.#rings);
+    this.#words.tellNews();
+  }
+
   /** Reads the peer's cursor: all there is to read while it tells no news. */
   lookAtRing(): void {
     const consumed = this.#words.load(WORD.CONSUMED);
     if (cursorDistance(this.#consumed, consumed) > this.unconsumed) {
-      throw new PeerFault(`${consumed} consumed of ${this.#produced} bytes`);
+      throw new PeerFault(`${consumed} consumed of ${this.#ring.produced} bytes`);
     }
     this.#consumed = consumed;
   }
@@ -117,6 +176,7 @@ export class Outbound implements OutboundHalf {
    */
   write(chunk: Uint8Array, from = 0): number {
     let written = this.#put(chunk, from);
+    const blocked = this.#flags & FLAG.WRITE_BLOCKED;
     if (from + written < chunk.length) {
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
@@ -125,40 +185,34 @@ export class Outbound implements OutboundHalf {
       written += this.#put(chunk, from + written);
     }
     if (from + written === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
-    if (written > 0) this.#peer.signal();
+    // A ring can have been full before: a peer that does not read is to know that somebody waits.
+    if (written > 0 || blocked !== (this.#flags & FLAG.WRITE_BLOCKED)) this.#peer.signal();
     return written;
   }
 
   #put(chunk: Uint8Array, from: number): number {
-    if (chunk.length - from > this.#ringBytes - this.unconsumed) this.lookAtRing();
-    const length = Math.min(chunk.length - from, this.#ringBytes - this.unconsumed);
-    if (length <= 0) return 0;
-    const untilEnd = Math.min(length, this.#ringBytes - this.#offset);
-    const whole = from === 0 && untilEnd === chunk.length;
-    this.#peer.move(HEAD_BYTES + this.#offset, whole ? chunk : chunk.subarray(from, from + untilEnd));
-    if (untilEnd < length) this.#peer.move(HEAD_BYTES, chunk.subarray(from + untilEnd, from + length));
-    this.#publish(length);
+    if (chunk.length - from > this.#room) this.lookAtRing();
+    const length = this.#ring.put(chunk, from, this.#room);
+    this.#ringTotal += length;
     return length;
   }
 
-  #publish(length: number): void {
-    this.#offset = (this.#offset + length) % this.#ringBytes;
-    this.#produced = (this.#produced + length) | 0;
-    this.#ringTotal += length;
-    this.#words.store(WORD.PRODUCED, this.#produced); // after the bytes
-  }
-
   reserve(lengthBytes: number): Buffer | null {
-    const { bytes } = this.#peer;
-    if (bytes === null || !this.isMoved) return null;
+    if (!this.isMoved) return null;
     this.lookAtRing();
-    if (lengthBytes > Math.min(this.#ringBytes - this.unconsumed, this.#ringBytes - this.#offset)) return null;
-    return bytes.subarray(HEAD_BYTES + this.#offset, HEAD_BYTES + this.#offset + lengthBytes);
+    const bytes = this.#ring.reserve(lengthBytes, this.#room);
+    if (bytes !== null) this.#reservations++;
+    return bytes;
   }
 
   commit(lengthBytes: number): void {
-    this.#publish(lengthBytes);
-    this.#peer.signal();
+    this.#reservations--;
+    if (lengthBytes > 0) {
+      this.#ring.publish(lengthBytes);
+      this.#ringTotal += lengthBytes;
+      this.#peer.signal();
+    }
+    this.#changeRing();
   }
 
   /** Sets flags of the connection's state, beside those that stand. */
@@ -188,7 +242,7 @@ export class Outbound implements OutboundHalf {
         this.#words.store(WORD.CUT, this.#epoch);
         break;
       case 'publishBack':
-        this.#words.store(WORD.BACK_AT, this.#produced);
+        this.#words.store(WORD.BACK_AT, this.#ring.produced);
         this.#words.store(WORD.BACK, this.#epoch);
         break;
       case 'publishNever':

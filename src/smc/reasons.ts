@@ -149,7 +149,7 @@ const ROWS = {
     'Linux 5.14 or later is needed (SO_NETNS_COOKIE), `uname -r` says which this is',
   ],
   NOBYTE: [0x4953000c, 'no byte has passed yet', 'it is looked at when the first byte passes'],
-  CHECKING: [0x4953000d, 'being looked at', 'an idle connection moves with its next bytes'],
+  CHECKING: [0x4953000d, 'the two ends shake hands', 'a moment: the other end has 6 seconds to answer'],
   NOTTCP: [0x49530010, 'it is not a connected TCP socket', ''],
   HALFCLOSED: [0x49530011, 'one of its directions has ended', ''],
   TLS: [
@@ -232,6 +232,7 @@ const ROWS = {
     'the policy has a mistake, and it is not known what it denies',
     'correct it; the file is looked at again with further connections',
   ],
+  AGREED: [0x49530033, 'both ends have agreed, and no byte has passed since', 'it moves with its next bytes'],
   HANDSHAKES: [
     0x49530032,
     'too many handshakes are under way in this program',
@@ -251,6 +252,10 @@ const BY_CODE = new Map<number, Reason>(Object.values(REASONS).map((reason) => [
 export function withCause(reason: Reason, cause: string, hint = reason.hint): Reason {
   return { ...reason, text: `${reason.text}: ${cause}`, hint };
 }
+
+/** What helps where the limit of descriptors is in the way. */
+export const MORE_DESCRIPTORS =
+  'raise the limit of descriptors: `ulimit -n 4096` before the program starts, LimitNOFILE= in a unit of systemd';
 
 /** The row of a code that a peer sent; one that has none comes as Linux calls it, or in hex. */
 export function reasonOfCode(code: number): Reason {

@@ -2,15 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { DEVICES, DMB_BYTES, type End, look, moved, takeAll } from './connection.test.helper.ts';
+import { DEVICES, DMB_BYTES, type End, look, moved, streamOf, takeAll } from './connection.test.helper.ts';
 import { HEAD_BYTES, WORD } from './head.ts';
 import type { Loan } from './layout.ts';
 
 const RING_BYTES = DMB_BYTES - HEAD_BYTES;
-
-/** Bytes of a stream. */
-const streamOf = (from: number, length: number) =>
-  Buffer.from(Array.from({ length }, (_, i) => ((from + i) * 31 + ((from + i) >>> 8)) & 0xff));
 
 function lend({ connection }: End, max = DMB_BYTES): Loan {
   const loan = connection.lend(max);

@@ -88,6 +88,7 @@ test('docs/settings.md has the defaults of the policy', () => {
     local: 'ISTHMUS_LOCAL',
     access: 'ISTHMUS_ACCESS',
     dmbBytes: 'ISTHMUS_DMB_BYTES',
+    maxDmbBytes: 'ISTHMUS_MAX_DMB_BYTES',
     busyPollUs: 'ISTHMUS_BUSY_POLL_US',
     lingerMs: 'ISTHMUS_LINGER_MS',
     inBand: 'ISTHMUS_IN_BAND',

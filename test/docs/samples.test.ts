@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { cannotMove, type Finished, ROOT, Workplace } from '../integration/commands.ts';
 
-const DOCUMENTS = ['README.md', 'CONTRIBUTING.md', 'docs/settings.md'];
+const DOCUMENTS = ['README.md', 'CONTRIBUTING.md', 'docs/devices.md', 'docs/settings.md'];
 
 /** Stands for the user's program. */
 const SERVER = `

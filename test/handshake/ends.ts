@@ -99,6 +99,7 @@ export function hosts(
       groups: new LinkGroups(),
       hostName: 'test',
       dmbBytes: 65536,
+      maxDmbBytes: 65536,
       peer: null,
       introduce: async () => {},
       refusal: null,

@@ -22,7 +22,6 @@ import {
   listenPackets,
   peerCredentials,
   receivePacket,
-  SystemError,
   sendPacket,
   socketCookie,
   streamSocketPair,
@@ -160,11 +159,8 @@ test('many that linger, of which some were sent without being asked for and some
   for (let i = 0; i < 70; i++) {
     const { one } = await lingering();
     const attacker = await Attacker.join();
-    try {
-      for (let count = 0; count < 3; count++) attacker.shows(1, fdOf(one));
-    } catch (error) {
-      assert.ok(error instanceof SystemError); // the fabric has hung up on it already
-    }
+    for (let count = 0; count < 3; count++) attacker.shows(1, fdOf(one));
+    await new Promise(setImmediate); // they are out
     const last = duplicateFd(fdOf(one)); // if the fabric has none
     one.destroy();
     await once(one, 'close');
@@ -224,7 +220,7 @@ async function lastWords(fd: number): Promise<string[]> {
   await eventually('hung up', () => {
     for (let packet = receivePacket(fd); packet !== null; packet = receivePacket(fd)) {
       if (packet === 'end') return true;
-      types.push(decodeMessage(packet.bytes, packet.fds.length, 'fabric').type);
+      types.push(decodeMessage(packet.bytes, packet.fds, 'fabric').type);
     }
     return false;
   });
@@ -292,9 +288,10 @@ test('a flood of announcements is answered with its limit, and is over when it i
     const [one] = await tcpPair();
     const attacker = await Attacker.join();
     for (let claim = 1; !attacker.has('DECLINED'); claim++) {
-      assert.ok(claim < 100_000, 'there is a limit');
+      assert.ok(claim < 65_536, 'there is a limit');
       try {
-        attacker.announce(claim, one, { socketCookie: BigInt(claim) });
+        const local = { address: `127.1.${claim >> 8}.${claim & 0xff}`, port: 1 };
+        attacker.announce(claim, one, { local, socketCookie: BigInt(claim) });
         await new Promise((resolve) => setImmediate(resolve));
       } catch (error) {
         // Its queue is full: it has not had the CPU for a while. Nobody waits for it, and neither did we.

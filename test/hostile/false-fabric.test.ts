@@ -1,12 +1,19 @@
 /** A fabric that is older than we, and some that break the protocol: what a partition makes of their first words. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { askEidChange, askEids } from '../../src/fabric/ask.ts';
 import { FabricClient, FabricUnavailable } from '../../src/fabric/client.ts';
-import { decodeMessage, encodeMessage, type FabricMessage, type MessageByName } from '../../src/fabric/protocol.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  type FabricMessage,
+  type MessageByName,
+  PROTOCOL_VERSION_MAX,
+} from '../../src/fabric/protocol.ts';
 import { parseGid } from '../../src/ism/index.ts';
 import {
   acceptPackets,
@@ -70,7 +77,7 @@ class FalseFabric {
 
   listen(): void {
     for (let packet = receivePacket(this.fd); packet !== null && packet !== 'end'; packet = receivePacket(this.fd)) {
-      this.heard.push(decodeMessage(packet.bytes, packet.fds.length, 'partition'));
+      this.heard.push(decodeMessage(packet.bytes, packet.fds, 'partition'));
       this.doorbell = packet.fds[0] ?? this.doorbell;
       opened.push(...packet.fds);
     }
@@ -100,6 +107,7 @@ test('a fabric of version 1 is spoken to as such', async () => {
   assert.equal(client.sayReachable(), false);
   assert.equal(await client.reach(GID), false);
   client.ping();
+  await new Promise(setImmediate);
   fabric.listen();
   assert.deepEqual(
     fabric.heard.map(({ type }) => type),
@@ -145,7 +153,7 @@ test('the ids may come a while after the WELCOME: nobody has joined before', asy
 
 for (const [what, words] of [
   ['speaks version 0', [{ ...WELCOME, version: 0 }]],
-  ['speaks a version of its own', [{ ...WELCOME, version: 3 }]],
+  ['speaks a version of its own', [{ ...WELCOME, version: PROTOCOL_VERSION_MAX + 1 }]],
   ['welcomes twice', [WELCOME, WELCOME]],
   ['begins with the ids', [EIDS]],
   ['says something else first', [WELCOME, { type: 'PONG' }]],
@@ -177,12 +185,36 @@ for (const [what, words] of [
   });
 }
 
+test('who has no descriptor left to join a fabric with is told so, and leaves nothing behind', () => {
+  const url = (path: string) => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).href);
+  const program = `
+    const { openSync, closeSync } = require('node:fs');
+    (async () => {
+      const { connectPackets, kindOf, testDoorbell } = await import(${url('os/index.js')});
+      const { FabricClient } = await import(${url('fabric/client.js')});
+      await testDoorbell();
+      const fd = connectPackets(process.argv[1]);
+      const hoard = [];
+      try { for (;;) hoard.push(openSync('/dev/null')); } catch {}
+      const why = await FabricClient.join(fd, {}, { thread: 0, program: '' }, {}).catch((error) => error);
+      for (const one of hoard) closeSync(one);
+      console.log(why.code, kindOf(fd));
+    })();`;
+  const { stdout, stderr } = spawnSync(
+    'sh',
+    ['-c', 'ulimit -n 128; exec "$@"', 'sh', process.execPath, '-e', program, socket],
+    { encoding: 'utf8' },
+  );
+  assert.equal(stdout, 'EMFILE closed\n', stderr);
+});
+
 test('introductions that nobody asked for, or of another kind than asked, are answers to nothing', async () => {
   const [joining, fabric] = joinOne(WELCOME, EIDS);
   const client = await joining;
   assert.ok(client);
   const other = parseGid('01234567-89ab-4def-8899-aabbccddee00');
   const answers = Promise.all([client.reach(GID), client.reach(GID)]);
+  await new Promise(setImmediate);
   fabric.say({ type: 'REACHED', peer: other, reachable: 1 }, { type: 'REACHED', peer: GID, reachable: 255 });
   assert.deepEqual(await answers, [false, false]);
   fabric.listen();

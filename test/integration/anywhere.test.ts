@@ -39,7 +39,7 @@ const socketOf = (name: string) => join(stage.directory, name, 'fabric.sock');
 
 async function startFabric(under: readonly string[] = []): Promise<void> {
   const sockets = ['all', 'a', 'b'].map(socketOf) as [string, string, string];
-  for (const socket of sockets) mkdirSync(dirname(socket));
+  for (const socket of sockets) mkdirSync(dirname(socket), { recursive: true });
   const [all, a, b] = sockets;
   const options = ['--socket', all, '--mode', '666', '--domain', a, '--domain', b];
   fabric = new Program([...under, process.execPath, CLI, 'fabric', ...options], stage.env({ NODE_OPTIONS: '' }));
@@ -87,11 +87,12 @@ async function bothMove(server: End, client: End, address?: string): Promise<voi
   await endWell(programs);
 }
 
-async function bothStay(server: End, client: End, reason: string): Promise<void> {
+/** And with this hint. */
+async function bothStay(server: End, client: End, reason: string, hint = /./): Promise<void> {
   const programs = await start(server, client);
   for (const one of programs)
     await eventually(`${reason}: ${JSON.stringify(one.connections)}`, () =>
-      one.connections.some((row) => row.reason.name === reason),
+      one.connections.some((row) => row.reason.name === reason && hint.test(row.reason.hint)),
     );
   await endWell(programs);
 }
@@ -109,6 +110,18 @@ test('users that the fabric cannot tell apart stay on TCP, but for those of a do
   const end = (uid: number, name: string) => ({ socket: socketOf(name), under: asUser(uid) });
   await bothStay(end(1001, 'all'), end(1002, 'all'), 'UNKNOWNUSER');
   await bothMove(end(1001, 'a'), end(1002, 'b'));
+});
+
+test('UNKNOWNUSER: with a fabric in its user namespace, and a user of its own, it moves', { skip: SKIP }, async () => {
+  const end = (uid: number) => ({ socket: socketOf('all'), under: asUser(uid) });
+  const hint = /in one user namespace, and the program as a user of its own, not as nobody/;
+  await startFabric(['unshare', '-U', '--map-root-user']);
+  await bothStay(end(1001), end(1001), 'UNKNOWNUSER', hint);
+  fabric.child.kill();
+  await fabric.exited;
+  await startFabric();
+  await bothMove(end(1001), end(1001));
+  await bothStay(end(65534), end(65534), 'UNKNOWNUSER', hint);
 });
 
 test('programs whose user is mapped to nobody move', { skip: SKIP }, async () => {

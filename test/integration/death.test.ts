@@ -222,8 +222,23 @@ test('kill -9 of a writer in mid-stream: what had left it arrives, then the end'
   await nothingIsLeft();
 });
 
-test('kill -9 of a writer that waits for room: what had left it arrives, then it is reset', async () => {
+test('kill -9 of a writer that a reader who has stopped has left room: all arrives, then the end', async () => {
   const { server, client } = await connected();
+  server.tell('pause');
+  await server.says('paused');
+  client.tell('write 500000');
+  await eventually('all has left it', () =>
+    client.connections.some(({ bytes }) => bytes.outShm + bytes.outTcp === 501_000),
+  );
+  client.child.kill('SIGKILL');
+  await client.exited;
+  server.tell('resume');
+  assert.equal(await server.says('close '), 'false 501000 0');
+  await nothingIsLeft();
+});
+
+test('kill -9 of a writer that waits for room: what had left it arrives, then it is reset', async () => {
+  const { server, client } = await connected({ ISTHMUS_MAX_DMB_BYTES: '16384' });
   server.tell('pause');
   await server.says('paused');
   client.tell('write 500000');

@@ -101,8 +101,8 @@ test('two partitions find each other by a connection, and the fabric ends when n
   a.client.send(announcement(1, one, 0));
   b.client.send(announcement(1, other, 1));
   await eventually('asked to show', () => a.heard.has('SHOW') && b.heard.has('SHOW'));
-  a.client.send({ type: 'SHOWN', claim: 1 }, [fdOf(one)]);
-  b.client.send({ type: 'SHOWN', claim: 1 }, [fdOf(other)]);
+  a.client.show(1, () => fdOf(one));
+  b.client.show(1, () => fdOf(other));
   await eventually('matched', () => a.heard.has('MATCHED') && b.heard.has('MATCHED'));
   assert.deepEqual(
     a.heard.messages.map(({ type }) => type),

@@ -66,7 +66,7 @@ const PROGRAM = `
     sent.push(Buffer.from(chunk, encoding));
     socket.write(chunk, encoding);
   };
-  const isSettled = ({ mode, reason }) => mode === 'SMC-D' || !['NOTTCP', 'YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(reason.name);
+  const isSettled = ({ mode, reason }) => mode === 'SMC-D' || !['NOTTCP', 'YOUNG', 'CHECKING', 'AGREED', 'NOBYTE', 'PEERNOSMC'].includes(reason.name);
   for (let i = 0; i < 200 && !isSettled(info(socket)); i++) {
     say('äö' + i);
     say('üx', 'latin1');
@@ -310,7 +310,7 @@ const HTTP = `
   await once(server, 'listening');
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   let isExact = true;
-  for (let i = 0; i < 100 && (i < 5 || ['NOTTCP', 'YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(info(socket).reason.name)); i++) {
+  for (let i = 0; i < 100 && (i < 5 || ['NOTTCP', 'YOUNG', 'CHECKING', 'AGREED', 'NOBYTE', 'PEERNOSMC'].includes(info(socket).reason.name)); i++) {
     const request = http.request({ agent, method: 'POST', port: server.address().port, host: '127.0.0.1' }).end('x'.repeat(i * 1000));
     const [response] = await once(request, 'response');
     let got = '';

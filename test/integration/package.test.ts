@@ -19,6 +19,7 @@ const NO_NETWORK = /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUN
 let work: Workplace;
 let project: string;
 let packed: readonly string[] = [];
+let tarball = '';
 /** Why the package could not be installed here. */
 let notInstalled: string | null = null;
 
@@ -33,6 +34,7 @@ before(async () => {
   assert.equal(pack.code, 0, pack.stderr);
   const [{ filename, files }] = JSON.parse(pack.stdout) as [{ filename: string; files: { path: string }[] }];
   packed = files.map(({ path }) => path);
+  tarball = filename;
   const install = await work.finish('npm', ['install', '--no-audit', '--no-fund', `./${filename}`], { cwd: project });
   if (install.code !== 0) {
     assert.match(install.stderr, NO_NETWORK, 'npm install works where there is a network');
@@ -96,7 +98,9 @@ test('the pack has all that is exported and run, and no tests', () => {
   const targets = Object.values(MANIFEST.exports).flatMap((one) =>
     typeof one === 'string' ? one : Object.values(one),
   );
-  const programs = ['echo-client', 'echo-server', 'http-client', 'http-server'].map((name) => `examples/${name}.mjs`);
+  const programs = ['echo-client', 'echo-server', 'http-client', 'http-server', 'ring'].map(
+    (name) => `examples/${name}.mjs`,
+  );
   for (const path of [
     ...[...targets, ...Object.values(MANIFEST.bin)].map((path) => path.replace(/^\.\//, '')),
     ...programs,
@@ -114,6 +118,39 @@ test('the pack has all that is exported and run, and no tests', () => {
 
 test('npx isthmus run: the connections of two programs move', async (t) => {
   if (needsInstallation(t, true)) await moves('npx', ['isthmus', 'run', 'node']);
+});
+
+test('FFI: npm install koffi, where isthmus is, and its connections move', async (t) => {
+  if (!needsInstallation(t, true)) return;
+  const bare = join(work.directory, 'bare');
+  mkdirSync(bare);
+  cpSync(join(project, tarball), join(bare, tarball)); // of a plain path, which npm takes as it is
+  writeFileSync(join(bare, 'package.json'), JSON.stringify({ name: 'bare', private: true }));
+  const inBare = (command: string) =>
+    work.finish('sh', ['-c', command], { cwd: bare, env: { ...work.env, npm_config_prefer_offline: 'true' } });
+  const without = await inBare(`npm install --omit=optional --no-audit --no-fund ./${tarball}`);
+  assert.equal(without.code, 0, without.stderr);
+  const program = `
+    const { connect, createServer, info } = require('isthmus');
+    const server = createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1', () => {
+      const socket = connect(server.address().port, '127.0.0.1').resume();
+      setInterval(() => {
+        socket.write('.');
+        const { mode, reason } = info(socket);
+        if (mode === 'TCP' && reason.name !== 'FFI') return;
+        console.log(mode, reason.text, reason.hint);
+        process.exit();
+      }, 10);
+    });`;
+  writeFileSync(join(bare, 'program.cjs'), program);
+  const { stdout } = await inBare('node program.cjs');
+  assert.match(stdout, /^TCP .*koffi is missing/);
+  const [install = '', doctor = ''] = [...stdout.matchAll(/`([^`]+)`/g)].map(([, command]) => command);
+  assert.match((await inBare(`npx ${doctor}`)).stdout, /^FAIL +FFI /m);
+  const installed = await inBare(install);
+  assert.equal(installed.code, 0, installed.stderr);
+  assert.match((await inBare('node program.cjs')).stdout, /^SMC-D /);
+  assert.equal((await inBare(`npx ${doctor}`)).code, 0);
 });
 
 test('the preload twice, and two copies of the package, do no harm', async (t) => {

@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net';
 import { type FabricClient, joinFabric } from '../../src/fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
-import { localName, netnsCookie, peerName, socketCookie } from '../../src/os/index.ts';
+import { closeFd, duplicateFd, localName, netnsCookie, peerName, socketCookie } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
 import { Recorder } from './recorder.ts';
 
@@ -38,8 +38,11 @@ export class RawPartition extends Recorder {
     if (socket !== undefined) this.shows(claim, fdOf(socket));
   }
 
+  /** What it is now, whatever becomes of it until that goes out. */
   shows(claim: number, fd: number): void {
-    this.client.send({ type: 'SHOWN', claim }, [fd]);
+    const copy = duplicateFd(fd);
+    this.client.show(claim, () => copy);
+    setImmediate(() => closeFd(copy));
   }
 }
 

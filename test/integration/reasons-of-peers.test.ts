@@ -7,6 +7,7 @@ import { createServer, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { HostDevice } from '../../src/devices/host/index.ts';
 import { findFabric } from '../../src/fabric/client.ts';
+import type { FabricLimits } from '../../src/fabric/limits.ts';
 import { encodeMessage, type MessageByName } from '../../src/fabric/protocol.ts';
 import { askStatus } from '../../src/fabric/status.ts';
 import { withMatch } from '../../src/net/matches.ts';
@@ -70,6 +71,28 @@ async function isMatched(ends: Faced, claim: number): Promise<MessageByName<'MAT
   ) as MessageByName<'MATCHED'>;
 }
 
+/** A program that gets our end from us, and reads it when it is told to take it. */
+function holderOf({ stage, socket }: Faced, env: NodeJS.ProcessEnv = {}): Program {
+  const takes = `${TALKER}
+    told('take', () => {
+      const socket = new net.Socket({ fd: 3, readable: true, writable: true });
+      keep(socket);
+      attach(socket, 'server');
+    });`;
+  return stage.run(takes, [], env, [], fdOf(socket));
+}
+
+/** As it is advised where a handshake came to nothing: once the other end is there, `accelerate` at both ends moves it. */
+async function movesByAccelerate(ends: Faced, hint: string): Promise<void> {
+  assert.match(hint, /this one when `accelerate` is called at both ends/);
+  const holder = holderOf(ends, { ISTHMUS_POLICY: 'off' });
+  ends.socket.destroy();
+  holder.tell('take');
+  await holder.says('connection');
+  for (const one of [holder, ends.program]) one.tell('accelerate');
+  for (const one of [holder, ends.program]) assert.equal(await one.says('accelerated '), 'SMC-D');
+}
+
 function deviceOf({ partition }: Faced): HostDevice {
   const { gid, chid } = partition.client.identity;
   const device = new HostDevice({ gid, chid });
@@ -83,9 +106,11 @@ describe('a partition of the test', { concurrency: true }, () => {
   faced('that says nothing in the handshake: TIMEOUT', async (ends) => {
     await isMatched(ends, 1);
     const device = deviceOf(ends); // the pair is up
-    await ends.program.stays('TIMEOUT');
+    assert.match((await ends.program.stays('CHECKING')).hint, /6 seconds/);
+    const { hint } = await ends.program.stays('TIMEOUT');
     await device.close();
     await othersMove(ends.stage);
+    await movesByAccelerate(ends, hint);
   });
 
   faced('that says in the handshake what is no message: PROTOCOL', async (ends) => {
@@ -105,34 +130,24 @@ describe('a partition of the test', { concurrency: true }, () => {
       await isMatched(ends, claim);
       for (const fd of ends.partition.fds.splice(0)) closeFd(fd);
     }
-    await ends.program.stays('PAIRLOST');
+    const { hint } = await ends.program.stays('PAIRLOST');
     await othersMove(ends.stage);
+    await movesByAccelerate(ends, hint);
   });
 
   faced(
     'that holds the same socket: SHARED; once it has let go of it, it moves',
     async (ends) => {
-      // A second program gets our end from us, and reads it; we announce it, too. It is not looked for yet: its peer is off.
-      const { stage, program, partition, socket } = ends;
-      const holder = stage.run(
-        `${TALKER}
-       told('take', () => {
-         const socket = new net.Socket({ fd: 3, readable: true, writable: true });
-         keep(socket);
-         attach(socket, 'server');
-       });`,
-        [],
-        {},
-        [],
-        fdOf(socket),
-      );
+      // A second program has our end, too, and we announce it as well. It is not looked for yet: its peer is off.
+      const { program, partition, socket } = ends;
+      const holder = holderOf(ends);
       partition.announce(1, socket);
       holder.tell('take');
       const { hint } = await holder.stays('SHARED');
       await partition.hears({ type: 'DECLINED', claim: 1, reason: 1 });
       const [, advised = ''] = /`(ss [^`]+)`/.exec(hint) ?? [];
       assert.notEqual(advised, '');
-      const { stdout } = spawnSync('sh', ['-c', advised], { encoding: 'utf8' }); // nothing where there is no iproute2
+      const { stdout } = spawnSync('sh', ['-c', advised], { encoding: 'utf8', maxBuffer: 1 << 30 }); // nothing where there is no iproute2
       for (const pid of stdout === '' ? [] : [process.pid, holder.pid])
         assert.match(stdout, new RegExp(`:${socket.remotePort} .*pid=${pid},`));
       socket.destroy();
@@ -191,35 +206,101 @@ describe('a fabric with limits', { concurrency: true }, () => {
     await Promise.all([client.moves(), server.moves()]);
   });
 
-  const noPrlimit =
-    spawnSync('prlimit', ['--version']).error !== undefined && 'prlimit not found (Debian package util-linux)';
-  test('no descriptors for a pair: FABRICBUSY, and new connections move once the limit is raised', {
-    skip: skip || noPrlimit,
+  /** One at the place of its own user, which allows less than usual. */
+  async function fabricWith(stage: Stage, limits: Partial<FabricLimits>): Promise<void> {
+    const run = JSON.stringify(new URL('../../src/fabric/run.js', import.meta.url).href);
+    const program = `
+      const [socket, limits] = process.argv.slice(2);
+      const { runFabric } = await import(${run});
+      runFabric({ socket, idleMs: null, limits: JSON.parse(limits) }, () => process.exit());
+      console.log('runs');`;
+    const args = [`${stage.directory}/fabric.sock`, JSON.stringify(limits)];
+    await stage.run(program, args, { NODE_OPTIONS: '' }).says('runs');
+  }
+
+  test('more claims than a user may have: FABRICBUSY, and new connections move once they are fewer', {
+    skip,
   }, async () => {
     const stage = new Stage();
     try {
-      const socket = `${stage.directory}/named.sock`;
-      const fabric = stage.start([process.execPath, CLI, 'fabric', '--socket', socket], { NODE_OPTIONS: '' });
-      await fabric.says('fabric at');
-      // Room for two partitions and the sockets they show, and for no channel and pipes.
-      const open = new Set(readdirSync(`/proc/${fabric.pid}/fd`));
-      let limit = 0;
-      for (let free = 0; free < 7; limit++) if (!open.has(String(limit))) free++;
-      spawnSync('prlimit', ['--pid', String(fabric.pid), `--nofile=${limit}:`]);
-      const env = { ISTHMUS_FABRIC: socket };
-      const { server, port } = await listening(stage, env);
-      const client = stage.run(TALKER, [], env);
+      await fabricWith(stage, { claimsPerUser: 3 });
+      const { port: lonely } = await listening(stage, { NODE_OPTIONS: '' });
+      const { server, port } = await listening(stage);
+      const [many, client] = [stage.run(TALKER), stage.run(TALKER)];
+      for (let i = 0; i < 4; i++) many.tell(`connect ${lonely}`);
+      const { text, hint } = await many.stays('FABRICBUSY');
+      assert.match(text, /too many claims of this partition, or of its user/);
       client.tell(`connect ${port}`);
-      for (const program of [client, server]) {
-        const { text, hint } = await program.stays('FABRICBUSY');
-        assert.match(text, /no descriptors left for a new pair/);
-        const [, advised = ''] = /`(prlimit [^`]+)`/.exec(hint) ?? [];
-        assert.equal(spawnSync('sh', ['-c', advised]).status, 0, hint);
-      }
+      for (const one of [client, server]) await one.stays('FABRICBUSY');
+      const [, advised = ''] = /`isthmus (fabric status)`/.exec(hint) ?? [];
+      const shown = spawnSync(process.execPath, [CLI, ...advised.split(' ')], { env: stage.env({ NODE_OPTIONS: '' }) });
+      assert.match(String(shown.stdout), new RegExp(`\\b${many.pid}\\b.* 3\\b`));
+      many.child.kill('SIGKILL');
+      await many.exited;
       client.tell(`connect ${port}`);
       await Promise.all([client.moves(), server.moves()]);
     } finally {
       await stage.close();
     }
   });
+
+  test('more announcements than a user may make: FABRICBUSY, and new connections move when they are fewer', {
+    skip,
+  }, async () => {
+    const stage = new Stage();
+    try {
+      await fabricWith(stage, { announcementsPerSecond: 20, announcementBurst: 2 });
+      const { port: lonely } = await listening(stage, { NODE_OPTIONS: '' });
+      const many = stage.run(TALKER);
+      for (let i = 0; i < 40; i++) many.tell(`connect ${lonely}`);
+      const { text } = await many.stays('FABRICBUSY');
+      assert.match(text, /too many announcements of this user/);
+      await othersMove(stage);
+    } finally {
+      await stage.close();
+    }
+  });
+
+  const noPrlimit =
+    spawnSync('prlimit', ['--version']).error !== undefined && 'prlimit not found (Debian package util-linux)';
+  // A partition takes two, its socket when it is shown another one, and a pair six.
+  for (const [what, free] of [
+    ['a partition', 0],
+    ['the doorbell of a partition', 1],
+    ['what is shown', 4],
+    ['the second socket that is shown', 5],
+    ['a pair', 7],
+  ] as const)
+    test(`no descriptors for ${what}: FABRICBUSY, and new connections move once the limit is raised`, {
+      skip: skip || noPrlimit,
+    }, async () => {
+      const stage = new Stage();
+      try {
+        const socket = `${stage.directory}/named.sock`;
+        const fabric = stage.start([process.execPath, CLI, 'fabric', '--socket', socket], { NODE_OPTIONS: '' });
+        await fabric.says('fabric at');
+        const open = new Set(readdirSync(`/proc/${fabric.pid}/fd`));
+        let limit = 0;
+        for (let left = free; left > 0 || open.has(String(limit)); limit++) if (!open.has(String(limit))) left--;
+        spawnSync('prlimit', ['--pid', String(fabric.pid), `--nofile=${limit}:`]);
+        const env = { ISTHMUS_FABRIC: socket };
+        const { server, port } = await listening(stage, env);
+        const client = stage.run(TALKER, [], env);
+        client.tell(`connect ${port}`);
+        const hints: string[] = [];
+        for (const program of [client, server]) {
+          const { text, hint } = await program.stays('FABRICBUSY');
+          assert.match(text, /the fabric has no descriptors left/);
+          hints.push(hint);
+        }
+        for (const hint of hints) {
+          const [, advised = ''] = /`(prlimit [^`]+)`/.exec(hint) ?? [];
+          assert.equal(spawnSync('sh', ['-c', advised]).status, 0, hint);
+        }
+        client.tell(`connect ${port}`);
+        await Promise.all([client.moves(), server.moves()]);
+      } finally {
+        await stage.close();
+      }
+    });
 });

@@ -9,9 +9,9 @@ export class Recorder implements FabricListener {
   readonly fds: number[] = [];
   lostBecause: string | null = null;
 
-  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number]): void {
+  introduced(message: MessageByName<'INTRODUCE'>, fds: readonly [number, number, number] | null): void {
     this.messages.push(message);
-    this.fds.push(...fds);
+    this.fds.push(...(fds ?? []));
   }
   show(claim: number): void {
     this.messages.push({ type: 'SHOW', claim });

@@ -28,7 +28,7 @@ const PROGRAM = `
   socket.on('data', (chunk) => { got += chunk; });
   for (let i = 0; i < 20; i++) { socket.write('piece ' + i); await new Promise((resolve) => setTimeout(resolve, 10)); }
   if (isthmus) {
-    const show = ({ mode, reason }) => console.log(mode, reason.name, reason.text);
+    const show = ({ mode, reason }) => console.log(mode, reason.name, reason.hint);
     show(isthmus.info(socket));
     show(await isthmus.accelerate(socket));
     show(await isthmus.restore(socket));
@@ -72,11 +72,14 @@ for (const [name, path, args, preload] of [
 
   test(`${name} with the package`, { skip }, async () => {
     const finished = await work.finish(runtime, [...args, program()], { env: { ...env(), INDEX_URL } });
+    const hint = 'Bun and Deno have a node:net of their own: run the program with Node.js';
     assert.deepEqual(finished, {
       code: 0,
       signal: null,
-      stdout: 'TCP RUNTIME this runtime is not Node.js\n'.repeat(3) + SAID,
+      stdout: `TCP RUNTIME ${hint}\n`.repeat(3) + SAID,
       stderr: '',
     });
+    const again = await work.finish(process.execPath, [program()], { env: { ...env(), INDEX_URL } });
+    assert.match(again.stdout, /^SMC-D MOVED/, again.stderr); // as it says
   });
 }

@@ -1,5 +1,7 @@
 /** What programs count, as `isthmus stats` finds it: exact after a known exchange, while a program is busy, and after a connection. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { FIGURES, MISSING_KEYS, type Sums, sumOf } from '../../src/cli/figures.ts';
@@ -57,9 +59,10 @@ const isthmus = (...args: string[]): Promise<Finished> => work.finish(process.ex
 
 /** A client and a server that have moved, and how many bytes the client has sent for it: an idle connection does not move. */
 async function movedPair(): Promise<{ server: Program; client: Program; port: string; sent: number }> {
-  const server = stage.run(SERVER);
+  const env = { ISTHMUS_MAX_DMB_BYTES: '65536' }; // buffers stay as long as they are
+  const server = stage.run(SERVER, [], env);
   const port = await server.says('port ');
-  const client = stage.run(CLIENT, [port]);
+  const client = stage.run(CLIENT, [port], env);
   let sent = 0;
   await eventually('both ends have moved', () => {
     client.tell('send 1');
@@ -187,6 +190,43 @@ test('while connections come and go no figure goes down', { skip }, async () => 
   // Not those that had ended before Isthmus was loaded.
   assert.ok(connections > 100, `${connections}`);
   assert.equal(inTcp + inShm, 5 * connections);
+});
+
+/** A table of one connection after another, that takes its time in the middle of every end. */
+const SLOW_ENDS = `
+  const { ConnectionTable, rowText } = await import(process.argv[1]);
+  const [table, clock] = [new ConnectionTable(), new Int32Array(new SharedArrayBuffer(4))];
+  const wait = () => Atomics.wait(clock, 0, 0, 5);
+  const none = { device: null, access: null, local: null, peer: null, movedAtMs: null, gid: null, peerGid: null,
+    linkGroup: null, chid: null, dmbBytes: null };
+  const info = { id: '1.0.1', program: 'p', role: null, state: 'open', mode: 'TCP', reason: { code: 0, text: 't', hint: 'h' }, ...none };
+  console.log('runs');
+  for (;;) {
+    const row = table.addRow();
+    row.write(rowText(info));
+    row.counters[0] = 5;
+    wait();
+    table.atOnce(() => { table.statistics.ended(row.counters, null); wait(); row.free(); });
+  }`;
+
+test('a connection that ends is counted once, however long the program takes over it', { skip }, async () => {
+  const { href } = new URL('../../src/net/table.js', import.meta.url);
+  const program = spawn(process.execPath, ['--input-type=module', '-e', SLOW_ENDS, href], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    await once(program.stdout, 'data');
+    let [before, open] = [0, 0];
+    for (let looks = 0; looks < 100 || before < 50 || open === 0; looks++) {
+      const found = sumOf(readPartitions(String(program.pid)).tables);
+      const { inTcp } = counted(found);
+      open += found.open.tcp;
+      assert.ok(inTcp >= before, `${before} ${inTcp}`);
+      before = inTcp;
+    }
+  } finally {
+    program.kill('SIGKILL');
+  }
 });
 
 test('link groups and devices are those that the connections use, with the process at the other end', {

@@ -24,7 +24,7 @@ const PRELUDE = `
     if (runtime === undefined) return null;
     for (let i = 0; ; i++) {
       const { mode, reason } = runtime.info(socket);
-      if (i === 500 || mode === 'SMC-D' || !['NOTTCP', 'YOUNG', 'CHECKING', 'NOBYTE', 'PEERNOSMC'].includes(reason.name)) return mode + ' ' + reason.name;
+      if (i === 500 || mode === 'SMC-D' || !['NOTTCP', 'YOUNG', 'CHECKING', 'AGREED', 'NOBYTE', 'PEERNOSMC'].includes(reason.name)) return mode + ' ' + reason.name;
       socket.write('.');
       await pause(10);
     }

@@ -17,23 +17,10 @@ export const OF_MEMORY: readonly SocketDeviation[] =
         },
       ];
 
-/** Of those that can go back to TCP. */
-export const WITH_WAY_BACK: readonly SocketDeviation[] =
-  MAJOR < 22
-    ? OF_MEMORY
-    : [
-        ...OF_MEMORY,
-        {
-          scenario: closing['destroy with writes pending'],
-          reason:
-            'the kernel is given the write that waits for room in the ring, and takes it: it is not cancelled, those behind it are',
-        },
-      ];
-
 /** A connection that moves meanwhile has filled the kernel's buffers before. */
 export const DEVIATIONS: Readonly<Record<Move, readonly SocketDeviation[]>> = {
-  'moved at the first byte': WITH_WAY_BACK,
-  'moved in mid-stream': WITH_WAY_BACK,
+  'moved at the first byte': OF_MEMORY,
+  'moved in mid-stream': OF_MEMORY,
   'moved and moved back': OF_MEMORY,
   'moving meanwhile': OF_MEMORY,
 };

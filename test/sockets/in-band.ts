@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after } from 'node:test';
 import type { LayoutName } from '../../src/smc/layout.ts';
 import { type SocketDeviation, socketConformance } from '../../src/testing/index.ts';
-import { OF_MEMORY, WITH_WAY_BACK } from './deviations.ts';
+import { OF_MEMORY } from './deviations.ts';
 import { inBandPair } from './pairs.ts';
 
 /** One layout in a process: settings are read once. */
@@ -22,6 +22,6 @@ export function compareInBand(layout: LayoutName, deviations: readonly SocketDev
     ISTHMUS_LAZY_MS: '1e9',
   });
   socketConformance(`in-band, ${layout}`, inBandPair, {
-    deviations: [...(layout === 'isthmus' ? WITH_WAY_BACK : OF_MEMORY), ...deviations],
+    deviations: [...OF_MEMORY, ...deviations],
   });
 }

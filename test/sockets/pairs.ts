@@ -7,7 +7,7 @@ import { HostDevice } from '../../src/devices/host/index.ts';
 import { type Internals, testInternals } from '../../src/net/internals.ts';
 import { Mover } from '../../src/net/mover.ts';
 import { Partition } from '../../src/net/partition.ts';
-import { type AccessMode, DEFAULT_POLICY } from '../../src/net/policy.ts';
+import { type AccessMode, DEFAULT_POLICY, type Policy } from '../../src/net/policy.ts';
 import { eventually, type SocketPair, type SocketPairOptions, socketPair } from '../../src/testing/index.ts';
 
 export interface MovablePair extends SocketPair {
@@ -22,20 +22,28 @@ const internals = testInternals() as Internals;
 /** Of servers, as in every program: that in which this is loaded. */
 const noContext = new AsyncResource('ISTHMUS');
 
-/** Both ends in one partition: loopback. @param dmbBytes small, so that rings wrap and run full */
-export const oneLoop: Grounds = async () => {
-  partition ??= Partition.create({ ...DEFAULT_POLICY, dmbBytes: 16384 }, () => {});
-  return [await partition, await partition];
-};
-let partition: Promise<Partition> | undefined;
+/** Rings that wrap, run full and grow. */
+const SMALL = { ...DEFAULT_POLICY, dmbBytes: 16384 };
+/** Rings that wrap and run full. */
+export const SMALL_FOREVER = { ...SMALL, maxDmbBytes: 16384 };
+
+/** Both ends in one partition: loopback. */
+export function onePartition(policy: Policy): Grounds {
+  let partition: Promise<Partition> | undefined;
+  return async () => {
+    partition ??= Partition.create(policy, () => {});
+    return [await partition, await partition];
+  };
+}
+export const oneLoop = onePartition(SMALL);
 
 /**
  * Two partitions in this loop, which a fabric introduces as it does any two: memory, doorbells and pipes of the host device are between
  * them. It starts where ISTHMUS_RUNTIME_DIR says.
  */
-export function twoPartitions(access: AccessMode): Grounds {
+export function twoPartitions(access: AccessMode, policy: Policy = SMALL): Grounds {
   let both: Promise<readonly [Partition, Partition]> | undefined;
-  const create = () => Partition.create({ ...DEFAULT_POLICY, dmbBytes: 16384, access }, () => {});
+  const create = () => Partition.create({ ...policy, access }, () => {});
   return () => {
     both ??= Promise.all([create(), create()]);
     return both;

@@ -74,6 +74,11 @@ function withThread(role: Role): Player {
   let isTerminating = false;
   let dialled: Command | null = null;
   let finished: (() => void) | null = null;
+  let isFinishing = false;
+  const finishThread = () => {
+    isFinishing = true; // also for the thread that follows, when this one is being terminated
+    worker.postMessage({ does: 'finish' } satisfies Command);
+  };
   const start = () => {
     const firstId = role.firstId + ++count * THREAD_IDS;
     worker = new Worker(FILE, { argv: [JSON.stringify({ ...role, firstId })] });
@@ -85,6 +90,7 @@ function withThread(role: Role): Player {
       else inner?.dial?.({ does: 'dial', port: said.port });
     });
     if (dialled !== null) worker.postMessage(dialled);
+    if (isFinishing) finishThread();
   };
   start();
   return {
@@ -94,7 +100,6 @@ function withThread(role: Role): Player {
     },
     finish(done) {
       finished = done;
-      const finishThread = () => worker.postMessage({ does: 'finish' } satisfies Command);
       if (inner === null) finishThread();
       else inner.finish(finishThread);
     },

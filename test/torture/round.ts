@@ -378,8 +378,9 @@ class Director {
   #stray(place: Place, text: string): void {
     const now = Date.now();
     const isKnown = /: (ECONNRESET|EPIPE|ECONNREFUSED)$/.test(text);
-    // Ends of which nothing is known yet may be reset by the other one's part.
-    if (isKnown && (text.startsWith('before') || wasWithin(this.#disturbances, place.pair, now, now))) return;
+    // Ends of which nothing is known yet may be reset by the other one's part, also when a client is through with the TLS handshake.
+    const isUnknown = text.startsWith('before') || text.startsWith('tlsClientError');
+    if (isKnown && (isUnknown || wasWithin(this.#disturbances, place.pair, now, now))) return;
     this.#fail(`${this.#nameOf(place)}: ${text}`);
   }
 

@@ -1,11 +1,13 @@
 /** The pair channel: records in, records out; gathers what is said in one turn into one packet, and waits when the queue is full. */
 import { queueMicrotask } from '../../os/event-loop.ts';
-import { Closer, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
+import { Closer, errorCode, MAX_PACKET_BYTES, receivePacket, sendPacket } from '../../os/index.ts';
 import { decodePairPacket, encodePairMessage, type PairMessage, takesDescriptor } from './messages.ts';
 
 /** More than this waiting for a peer that does not read ends the pair. */
 const MAX_WAITING_BYTES = 8 << 20;
 const RETRY_MS = 2;
+/** The cause of an end that is ours. */
+export const NO_DESCRIPTORS = 'no descriptor is left for the memory of the other program';
 
 export interface ChannelListener {
   /** Descriptors are the listener's from here on. */
@@ -94,6 +96,7 @@ export class PairChannel {
         const [fd = null] = packet.fds;
         let messages: PairMessage[];
         try {
+          if (packet.lacksDescriptors) throw new Error(NO_DESCRIPTORS);
           if (packet.truncated) throw new Error('a packet that is too long');
           messages = decodePairPacket(packet.bytes, packet.fds.length);
         } catch (error) {
@@ -103,7 +106,7 @@ export class PairChannel {
         for (const message of messages) this.#listener.message(message, fd);
       }
     } catch (error) {
-      this.#end((error as Error).message);
+      this.#end(errorCode(error) === 'EMFILE' ? NO_DESCRIPTORS : (error as Error).message);
     }
   }
 

@@ -25,6 +25,7 @@ import { makeDeviceCounters } from './counters.ts';
 import { LARGEST_SLOT_BYTES } from './memory.ts';
 import { type Introduction, Pair, type PairListener, SIGNAL_CAPACITY } from './pair.ts';
 import { Polling } from './polling.ts';
+import { HostRemoteDmb } from './remote-dmb.ts';
 
 export interface HostDeviceOptions {
   /** What it is called: 'loopback' between threads of one process, which share memory in the same way. */
@@ -212,7 +213,7 @@ export class HostDevice implements Device {
   }
 
   detachDmb(remote: RemoteDmb): void {
-    for (const pair of [...this.#pairs.values(), ...this.#deadPairs]) pair.detach(remote);
+    if (remote instanceof HostRemoteDmb) remote.detach();
     this.#forgetDeadPairs();
   }
 

@@ -9,9 +9,9 @@ import { closeFd, createSharedMemory, errorCode, giveBack, map, openWriteOnly, p
 export const PIECE_BYTES = 16 << 20;
 export const MAX_PIECES = 64;
 const SMALLEST_SLOT_BYTES = 16 << 10;
-export const LARGEST_SLOT_BYTES = 1 << 20;
-/** Free slots of a class that keep their pages. */
-const MAX_WARM_SLOTS = 16;
+export const LARGEST_SLOT_BYTES = 4 << 20;
+/** Free slots of a class that keep their pages: not more memory than that. */
+const MAX_WARM_BYTES = 1 << 20;
 
 export interface Slot {
   readonly piece: number;
@@ -28,7 +28,7 @@ interface Piece {
   used: number;
 }
 
-/** The size class of a wish: 16 KiB, 32 KiB ... 1 MiB. */
+/** The size class of a wish: 16 KiB, 32 KiB ... 4 MiB. */
 export function slotBytes(lengthBytes: number): number {
   let bytes = SMALLEST_SLOT_BYTES;
   while (bytes < lengthBytes) bytes *= 2;
@@ -127,7 +127,7 @@ export class PairMemory {
   release(slot: Slot): void {
     this.#bytes -= slot.lengthBytes;
     const warm = this.#warm.get(slot.lengthBytes);
-    if (warm === undefined || warm.length < MAX_WARM_SLOTS) {
+    if ((warm?.length ?? 0) * slot.lengthBytes < MAX_WARM_BYTES) {
       this.#keep(this.#warm, slot);
     } else {
       giveBack(this.#fdOf(slot), slot.offset, slot.lengthBytes);

@@ -66,7 +66,8 @@ export function takesDescriptor(message: PairMessage): boolean {
 export function encodePairMessage(message: PairMessage): Buffer {
   const { code, bodyBytes } = TYPES[message.type];
   const length = message.type === 'MESSAGE' ? message.bytes.length : (bodyBytes ?? 0);
-  const record = Buffer.alloc(RECORD_HEADER_BYTES + length);
+  // From the pool, where Buffer.alloc takes memory of its own each time.
+  const record = Buffer.allocUnsafe(RECORD_HEADER_BYTES + length).fill(0);
   record.writeUInt8(code, 0);
   record.writeUInt16LE(length, 2);
   const body = record.subarray(RECORD_HEADER_BYTES);

@@ -125,6 +125,8 @@ export class Pair implements PolledPair {
   readonly #freeIndices: number[] = [];
   readonly #byToken = new Map<Token, HostDmb>();
   readonly #offers = new Map<Token, Offer>();
+  /** Those that the peer was told of: one may be made for a DMB that comes to nothing. */
+  #offeredPieces = 1;
   #registered = 0;
   #quarantined = 0;
   #attached = 0;
@@ -215,7 +217,6 @@ export class Pair implements PolledPair {
     if (index >= SIGNAL_CAPACITY) {
       throw new IsmError('ERR_ISTHMUS_NO_DMB', 'system', `all ${SIGNAL_CAPACITY - 1} DMBs for this peer are in use`);
     }
-    const pieces = this.#memory.pieceCount;
     let slot: Slot;
     try {
       slot = this.#memory.allocate(request.lengthBytes);
@@ -223,7 +224,8 @@ export class Pair implements PolledPair {
       if (index < this.#dmbs.length) this.#freeIndices.push(index);
       throw error;
     }
-    for (let piece = pieces; piece < this.#memory.pieceCount; piece++) {
+    for (; this.#offeredPieces < this.#memory.pieceCount; this.#offeredPieces++) {
+      const piece = this.#offeredPieces;
       this.#channel.send({ type: 'PIECE', piece, lengthBytes: PIECE_BYTES }, this.#memory.piece(piece).peerFd);
     }
     const generation = ((this.#generations[index] ?? 0) % 0xffff) + 1;

@@ -7,7 +7,7 @@
  * CPUs' worth of time we sleep at once, since spinning would take the time from the peer.
  */
 import { count } from '../../ism/counters.ts';
-import { now as clock, nextTick, setImmediate } from '../../os/event-loop.ts';
+import { now as clock, isTurnWanted, nextTick, setImmediate } from '../../os/event-loop.ts';
 import { allowedCpus, cgroupCpus, currentCpu, yieldCpu } from '../../os/index.ts';
 import { DEVICE_COUNTER, makeDeviceCounters } from './counters.ts';
 
@@ -170,7 +170,7 @@ export class Polling {
    * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise.
    */
   readonly #hop = (): void => {
-    if (--this.#hopsLeft < 0) return;
+    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
     for (const pair of this.#active) {
       for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
         if (!pair.hasWork) continue;
@@ -189,7 +189,7 @@ export class Polling {
 
   /** The peer runs on our CPU, if at all: it is its turn. */
   readonly #yield = (): void => {
-    if (--this.#hopsLeft < 0) return;
+    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
     const before = clock();
     yieldCpu();
     const after = clock();

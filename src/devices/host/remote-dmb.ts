@@ -10,26 +10,27 @@ export interface RemoteDmbPlace {
   readonly lengthBytes: number;
 }
 
-/** What the remote DMBs of a pair share: a way to signal, and whether it is alive. */
-export interface SignalSink {
+/** The pair that remote DMBs belong to. */
+export interface RemoteDmbOwner {
   signal(index: number, generation: number): void;
+  detach(remote: RemoteDmb): void;
 }
 
-abstract class HostRemoteDmb implements RemoteDmb {
+export abstract class HostRemoteDmb implements RemoteDmb {
   readonly token: Token;
   readonly index: number;
   readonly generation: number;
   readonly lengthBytes: number;
   /** False from the moment it was detached, or its pair died. */
   live = true;
-  readonly #sink: SignalSink;
+  readonly #owner: RemoteDmbOwner;
 
-  constructor(place: RemoteDmbPlace, sink: SignalSink) {
+  constructor(place: RemoteDmbPlace, owner: RemoteDmbOwner) {
     this.token = place.token;
     this.index = place.index;
     this.generation = place.generation;
     this.lengthBytes = place.lengthBytes;
-    this.#sink = sink;
+    this.#owner = owner;
   }
 
   abstract readonly bytes: Buffer | null;
@@ -52,8 +53,12 @@ abstract class HostRemoteDmb implements RemoteDmb {
     if (this.live) this.putLong(offset, value);
   }
 
+  detach(): void {
+    this.#owner.detach(this);
+  }
+
   signal(): void {
-    if (this.live) this.#sink.signal(this.index, this.generation);
+    if (this.live) this.#owner.signal(this.index, this.generation);
   }
 }
 
@@ -62,8 +67,8 @@ export class MappedRemoteDmb extends HostRemoteDmb {
   readonly #words: Int32Array;
   readonly #longs: BigInt64Array;
 
-  constructor(place: RemoteDmbPlace, sink: SignalSink, memory: ArrayBuffer) {
-    super(place, sink);
+  constructor(place: RemoteDmbPlace, owner: RemoteDmbOwner, memory: ArrayBuffer) {
+    super(place, owner);
     this.bytes = Buffer.from(memory, place.offset, place.lengthBytes);
     this.#words = new Int32Array(memory, place.offset, place.lengthBytes / 4);
     this.#longs = new BigInt64Array(memory, place.offset, place.lengthBytes / 8);
@@ -88,8 +93,8 @@ export class StoredRemoteDmb extends HostRemoteDmb {
   readonly #memory: StoredMemory;
   readonly #offset: number;
 
-  constructor(place: RemoteDmbPlace, sink: SignalSink, memory: StoredMemory) {
-    super(place, sink);
+  constructor(place: RemoteDmbPlace, owner: RemoteDmbOwner, memory: StoredMemory) {
+    super(place, owner);
     this.#memory = memory;
     this.#offset = place.offset;
   }

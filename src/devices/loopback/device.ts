@@ -27,7 +27,7 @@ import {
 import { setImmediate } from '../../os/event-loop.ts';
 
 const MAX_DMBS = 5000;
-const MAX_DMB_BYTES = 1 << 20;
+const MAX_DMB_BYTES = 4 << 20;
 
 /** The devices of one event loop that reach each other; a device reaches itself too. */
 export class LoopbackFabric {

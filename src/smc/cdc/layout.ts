@@ -46,6 +46,16 @@ export class KernelLayout implements Layout {
     this.out = new CdcOutbound(this.#ends, this.in);
   }
 
+  get dmbBytes(): number {
+    return this.#ends.dmb.lengthBytes;
+  }
+
+  /** Its rings stay as long as they are. */
+  makeRoom(): boolean {
+    return false;
+  }
+  release(): void {}
+
   look(): number | null {
     this.#ends.look();
     const flags = this.#ends.cdc.peerFlags & END_FLAGS;
@@ -190,6 +200,7 @@ class CdcInbound implements InboundHalf {
   }
   readonly canLend = false;
   readonly isFullOfLoans = false;
+  readonly isFull = false;
 
   // Of the hand-over there is nothing to offer, to take back, or to hold.
   arm(): void {}

@@ -132,15 +132,13 @@ export const closing = {
     const pair = await scene.pair();
     const results: string[] = [];
     pair.server.pause();
-    // More than any system's TCP takes.
-    const chunk = Buffer.alloc(200_000);
-    for (let i = 0; i < 300; i++) pair.client.write(chunk, (error) => results.push(outcome(error)));
+    const write = (bytes: number) => pair.client.write(Buffer.alloc(bytes), (error) => results.push(outcome(error)));
+    write(60_000_000); // more than any system's TCP takes
+    for (let i = 0; i < 3; i++) write(200_000);
     await scene.quiet();
-    results.length = 0;
     pair.client.destroy();
     await scene.quiet();
-    // How many succeed in the last moment depends on what the ways hold.
-    return [...new Set(results)].filter((result) => result !== 'ok');
+    return results;
   },
   'destroy inside a data listener': async (scene) => {
     const pair = await scene.pair();

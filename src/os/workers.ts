@@ -2,8 +2,12 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { Worker } from 'node:worker_threads';
 
+let isWatching = false;
+
 /** From now on every worker of this thread is watched. Costs nothing as long as there is none. */
 export function watchWorkers(): void {
+  if (isWatching) return;
+  isWatching = true;
   subscribe('worker_threads', (message) => {
     void watch((message as { worker: Worker }).worker);
   });
@@ -11,7 +15,7 @@ export function watchWorkers(): void {
 
 async function watch(worker: Worker): Promise<void> {
   try {
-    const { watchWorker, closeFd, unmapRemains } = await import('../os/index.ts');
+    const { watchWorker, closeFd, unmapRemains } = await import('./index.ts');
     watchWorker(worker, ({ fds, mappings }) => {
       for (const fd of fds) closeFd(fd);
       for (const { address, lengthBytes } of mappings) unmapRemains(address, lengthBytes);

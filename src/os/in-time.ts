@@ -8,14 +8,14 @@ export async function keepingAlive<T>(done: Promise<T>): Promise<T> {
   }
 }
 
-/** Settled when that is done, or after the time. Never rejects, unless it does. */
-export async function inTime(done: Promise<unknown>, timeoutMs: number): Promise<void> {
+/** Settled when that is done (true), or after the time (false). Never rejects, unless it does. */
+export async function inTime(done: Promise<unknown>, timeoutMs: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs);
+  const timeout = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs, false);
   });
   try {
-    await Promise.race([done, timeout]);
+    return await Promise.race([done.then(() => true), timeout]);
   } finally {
     clearTimeout(timer);
   }
