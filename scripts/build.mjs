@@ -2,7 +2,7 @@
 // whatever becomes of the rest), and the man pages.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { build, transform } from 'esbuild';
 import { writeManPages } from './man.mjs';
 
@@ -28,11 +28,45 @@ const { outputFiles } = await build({
   outExtension: { '.js': '.cjs' },
   write: false,
 });
+const files = new Map();
 for (const { path, text } of outputFiles) {
   const asModule = relative('.', path).replace(/\.cjs$/, '.js');
   const isModule = targets.includes(`./${asModule}`);
+  files.set(isModule ? asModule : relative('.', path), isModule ? text : await commonJs(text));
+}
+await joinPreload('dist/lib/register.cjs', 'dist/lib/preload.cjs');
+for (const [path, text] of files) {
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(isModule ? asModule : path, isModule ? text : await commonJs(text));
+  writeFileSync(path, text);
+}
+
+/** Puts the chunks that a file needs from the beginning into one, short but for its names: what is found, read and compiled takes time. */
+async function joinPreload(path, joined) {
+  const chunks = new Set();
+  const idOf = (chunk) => basename(chunk, '.cjs');
+  const gather = (from) => {
+    for (const [, to] of files.get(from).matchAll(/require\("(\.[^"]+)"\)/g)) {
+      const chunk = join(dirname(from), to);
+      if (chunks.has(chunk) || !idOf(chunk).startsWith('chunk-')) continue;
+      gather(chunk);
+      chunks.add(chunk); // behind those that it needs
+    }
+  };
+  gather(path);
+  const insideOf = (code, chunkOf) => code.replace(/require\("\.[^"]*\/(chunk-[^"]+)\.cjs"\)/g, (_, id) => chunkOf(id));
+  let text = "'use strict';\nconst chunks = {};\n";
+  for (const chunk of chunks) {
+    const code = files.get(chunk);
+    const body = insideOf(code, (id) => `chunks["${id}"]`);
+    text += `chunks["${idOf(chunk)}"] = ((module) => {\n${body}return module.exports;\n})({ exports: {} });\n`;
+    // Who imports it from an ES module is told the names, which nobody reads out of an expression.
+    const names = /^0 && \(module\.exports = \{[^}]*\}\);/m.exec(code)?.[0] ?? '';
+    files.set(chunk, `'use strict';\n${names}\nmodule.exports = require("../${basename(joined)}")["${idOf(chunk)}"];\n`);
+  }
+  const all = `const chunks = require("./${relative(dirname(path), joined)}");\n`;
+  files.set(path, insideOf(files.get(path), (id) => `chunks["${id}"]`).replace(/^var /m, `${all}var `));
+  const short = { ...node, minifyWhitespace: true, minifySyntax: true, lineLimit: 120 };
+  files.set(joined, (await transform(`${text}module.exports = chunks;\n`, short)).code);
 }
 
 /** An ES module as CommonJS. */

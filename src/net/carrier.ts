@@ -702,11 +702,11 @@ export class Carrier {
     const connection = this.#connection;
     if (connection === null) return;
     const { in: inbound, out: outbound } = connection;
-    const isIdle = this.#steering
+    const leavesUnread = this.#steering
       ? inbound.isFull && !(this.#isLending ? this.#lender?.isWaiting : this.#wants)
       : inbound.state === 'CATCHUP' && !this.#handle.reading;
     // Loans may be given back only once something is written.
-    if (!isIdle && !inbound.isFullOfLoans) return;
+    if (!leavesUnread && !inbound.isFullOfLoans) return;
     if (inbound.isFull && connection.makeRoom()) return;
     if (this.#pending === null || !outbound.isMoved || !connection.canGoBack) return;
     outbound.back();

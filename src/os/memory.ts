@@ -34,6 +34,10 @@ const SIZE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const O_WRONLY = 1;
@@ -96,7 +100,12 @@ export function giveBack(fd: number, offset: number, lengthBytes: number): void 
   check('fallocate', fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes));
 }
 
-const unmapper = new FinalizationRegistry<{ address: bigint; lengthBytes: number }>(({ address, lengthBytes }) => {
+interface Mapping {
+  readonly address: bigint;
+  readonly lengthBytes: number;
+}
+const mappings = new WeakMap<ArrayBuffer, Mapping>();
+const unmapper = new FinalizationRegistry<Mapping>(({ address, lengthBytes }) => {
   strikeMapping(address);
   munmap(address, lengthBytes);
 });
@@ -115,8 +124,22 @@ export function map(fd: number, lengthBytes: number): ArrayBuffer {
   madvise(address, lengthBytes, MADV_DONTDUMP);
   noteMapping(BigInt(address), lengthBytes);
   const memory = ffi().view(BigInt(address), lengthBytes);
-  unmapper.register(memory, { address: BigInt(address), lengthBytes });
+  const mapping = { address: BigInt(address), lengthBytes };
+  mappings.set(memory, mapping);
+  unmapper.register(memory, mapping);
   return memory;
+}
+
+/**
+ * Lets go of what was mapped, now: views that still exist read zeros, and what is stored through them reaches nobody. Without this the
+ * memory of a peer that has died would stay, and count against its cgroup, until our garbage is collected.
+ */
+export function forsake(memory: ArrayBuffer): void {
+  const mapping = mappings.get(memory);
+  if (mapping === undefined || !mappings.delete(memory)) return;
+  const flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  // When the kernel refuses, the mapping goes with the garbage.
+  mmap(mapping.address, mapping.lengthBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
 }
 
 /** A second descriptor on the same memory that can be written (pwrite) but neither read nor mapped. Needs /proc. */

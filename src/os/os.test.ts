@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
@@ -38,6 +38,23 @@ test('shared memory is sealed in size, populated on demand and seen through ever
   assert.equal(Atomics.load(other, 5), 42);
   os.giveBack(fd, 0, 1 << 16);
   assert.equal(Atomics.load(one, 5), 0);
+  os.closeFd(fd);
+});
+
+test('memory that is forsaken is mapped no more, and views of it can be used without reaching anybody', () => {
+  const fd = os.createSharedMemory('isthmus-forsaken', 1 << 20);
+  const [memory, other] = [os.map(fd, 1 << 20), os.map(fd, 1 << 20)];
+  const [mine, theirs] = [Buffer.from(memory, 4096), Buffer.from(other, 4096)];
+  mine.write('before');
+  const mapped = () => readFileSync('/proc/self/maps', 'latin1').split('isthmus-forsaken').length - 1;
+  assert.equal(mapped(), 2);
+  os.forsake(memory);
+  assert.equal(mapped(), 1);
+  assert.equal(mine.toString('latin1', 0, 6), '\0'.repeat(6));
+  mine.write('after');
+  assert.equal(theirs.toString('latin1', 0, 6), 'before');
+  os.forsake(memory);
+  assert.equal(mine.toString('latin1', 0, 5), 'after');
   os.closeFd(fd);
 });
 

@@ -23,7 +23,7 @@ import {
   type Token,
 } from '../../ism/index.ts';
 import { queueMicrotask } from '../../os/event-loop.ts';
-import { accessMode, closeFd, type Doorbell, isSizeSealed, map, openDoorbell, ringPipe } from '../../os/index.ts';
+import { accessMode, closeFd, type Doorbell, forsake, isSizeSealed, map, openDoorbell, ringPipe } from '../../os/index.ts';
 import { PairChannel } from './channel.ts';
 import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
@@ -504,7 +504,10 @@ export class Pair implements PolledPair {
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
     if (this.#peerArea instanceof StoredMemory) this.#peerArea = null;
-    for (const piece of this.#peerPieces) if ('stored' in piece) closeFd(piece.stored.fd);
+    for (const piece of this.#peerPieces) {
+      if ('stored' in piece) closeFd(piece.stored.fd);
+      else forsake(piece.memory);
+    }
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);
     this.#closeMemoryIfUnused();
     this.#listener.died(this, cause);
