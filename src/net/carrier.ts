@@ -575,6 +575,7 @@ export class Carrier {
     if (!this.isWatching) this.rebase();
     this.#closed = true;
     const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
+    if (this.#answer !== null) nextTick(() => this.#answerNow());
     this.#connection?.close(reset);
     this.#listener.closing(reset);
     destroy.call(this.#socket, error, (after) => {
@@ -737,7 +738,9 @@ export class Carrier {
    */
   #answerLater(answer: () => void): void {
     this.#answer = answer;
-    inNextTurn(() => this.#answerNow());
+    // Before 'close', which is as near when it was closed in this turn.
+    if (this.#closed) nextTick(() => this.#answerNow());
+    else inNextTurn(() => this.#answerNow());
   }
 
   #answerNow(): void {
@@ -804,16 +807,19 @@ export class Carrier {
     const inbound = this.#connection?.in;
     if (inbound === undefined || (!inbound.canTake && this.#tcpEnd === null)) return;
     this.#pumping = true;
+    let hasThrown = true;
     try {
       (reusedIn(this.#handle) ?? this.#context).runInAsyncScope(this.#handOn);
+      hasThrown = false;
     } catch (error) {
       if (error instanceof Error && 'fault' in error) this.#listener.failed(error);
       else throw error;
     } finally {
       this.#pumping = false;
       inbound.taken();
-      // A listener of the program may have thrown in the middle.
-      if (!this.#closed && this.#wants && this.#connection?.in.canTake && !this.#isLending) this.#schedulePump();
+      // In the middle, where a listener of the program has thrown: there may be an end to show, too.
+      const goesOn = hasThrown || (this.#wants && this.#connection?.in.canTake && !this.#isLending);
+      if (!this.#closed && goesOn) this.#schedulePump();
     }
     if (!this.#closed && this.#connection !== null) this.#steer();
   }

@@ -142,7 +142,8 @@ export class Growth implements RingListener {
   async #goOnIn(token: Token): Promise<void> {
     const { device, remote: first } = this.#parts;
     this.#isAttaching = true;
-    const remote = token === first.token ? first : await device.attachDmb(token).catch(() => null);
+    // Never at once: who looks is in the middle of something.
+    const remote = await (token === first.token ? first : device.attachDmb(token).catch(() => null));
     this.#isAttaching = false;
     if (this.#isOver || remote === null || ringBytes(remote.lengthBytes) <= 0) {
       if (remote !== null) this.#detach(remote);

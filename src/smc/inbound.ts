@@ -183,7 +183,6 @@ export class Inbound implements InboundHalf {
       this.#before.shift();
       this.#left.push(first);
     }
-    if (this.#before.length === 0) this.#most = this.#ring.lengthBytes;
     this.#freeLeft();
   }
 
@@ -193,6 +192,8 @@ export class Inbound implements InboundHalf {
       this.#left.shift();
       this.listener.left(first.ring.dmb);
     }
+    // What is lent of a longer ring is more than fits into this one.
+    if (this.#before.length + this.#left.length === 0) this.#most = this.#ring.lengthBytes;
   }
 
   /** Whether the sender may be offered a ring: one at a time. */

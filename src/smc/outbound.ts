@@ -242,6 +242,7 @@ export class Outbound implements OutboundHalf {
         this.#words.store(WORD.CUT, this.#epoch);
         break;
       case 'publishBack':
+        this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED); // what waits goes by TCP
         this.#words.store(WORD.BACK_AT, this.#ring.produced);
         this.#words.store(WORD.BACK, this.#epoch);
         break;

@@ -155,6 +155,36 @@ export const closing = {
     await scene.quiet();
     return { calls, ended: pair.client.destroyed };
   },
+  'destroy inside a data listener: what was written is called back before close': async (scene) => {
+    const seen: string[][] = [];
+    for (const length of [100, 12_000_000]) {
+      const pair = await scene.pair();
+      const calls = scene.log();
+      pair.client.on('error', () => {}).resume();
+      pair.server.on('error', () => {}).on('close', () => calls.add('close'));
+      pair.server.once('data', () => {
+        pair.server.write(Buffer.alloc(length), () => calls.add('written'));
+        pair.server.destroy();
+      });
+      pair.client.write('x');
+      await scene.quiet();
+      seen.push(calls.lines);
+    }
+    return seen;
+  },
+  'destroy while a write waits: it is called back before close': async (scene) => {
+    const pair = await scene.pair();
+    const { client, server } = pair;
+    const calls = scene.log();
+    client.on('error', () => {}).pause();
+    server.on('error', () => {}).on('close', () => calls.add('close'));
+    server.write(Buffer.alloc(12_000_000), () => calls.add('written')); // longer than what any way holds
+    await scene.quiet();
+    server.once('data', () => server.destroy());
+    client.write('x');
+    await scene.quiet();
+    return calls.lines;
+  },
   'destroySoon sends everything first': async (scene) => {
     const pair = await scene.pair();
     const log = scene.watch(pair);

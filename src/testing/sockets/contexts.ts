@@ -113,9 +113,17 @@ export const contexts = {
       await scene.quiet();
       client.end();
       await scene.quiet();
+      // At the last byte, when the end may have come, too.
+      const other = await scene.pair();
+      const [last, otherLog] = [count(other.server), scene.watch(other)];
+      other.server.on('data', () => {
+        if (last.bytes === 40_000) throw new Error('at the last byte');
+      });
+      other.client.resume().end(Buffer.alloc(40_000));
+      await scene.quiet();
+      return { bytes: got.bytes, caught: caught.lines, log: log(), last: last.bytes, otherLog: otherLog() };
     } finally {
       process.setUncaughtExceptionCaptureCallback(null);
     }
-    return { bytes: got.bytes, caught: caught.lines, log: log() };
   },
 } satisfies Record<string, SocketScenario>;
