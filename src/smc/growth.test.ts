@@ -97,6 +97,36 @@ for (const [name, make] of Object.entries(DEVICES)) {
     await ground.close();
   });
 
+  test(`${name}: what is lent of a long ring may be more than fits into the next one`, async () => {
+    const ground = await make();
+    const [a, b] = await moved('isthmus', ground, MAX_BYTES);
+    let written = fill(a, 0);
+    look(b);
+    await grow(a, b, 4 * DMB_BYTES);
+    const from = written + a.connection.out.write(streamOf(written, 1)); // who could write waits no more
+    assert.ok(takeAll(b).equals(streamOf(0, written)));
+    look(b);
+    assert.ok(takeAll(b).equals(streamOf(written, 1)));
+    await turn();
+    const { count } = a.signals;
+    await eventually('the first ring is offered', () => a.signals.count > count);
+    written = fill(a, from);
+    await eventually('the first ring is in use', () => {
+      look(a, b);
+      return b.connection.dmbBytes === DMB_BYTES;
+    });
+    const loans: Loan[] = [];
+    for (let loan = b.connection.lend(9000); loan !== null; loan = b.connection.lend(9000)) loans.push(loan);
+    look(a, b);
+    assert.ok(Buffer.concat(loans.map(({ bytes }) => bytes)).equals(streamOf(from, written - from)));
+    for (const { giveBack } of loans) giveBack();
+    look(a, b);
+    const more = fill(a, written);
+    look(b);
+    assert.ok(takeAll(b).equals(streamOf(written, more - written)));
+    await endAll(ground, a, b);
+  });
+
   test(`${name}: a device that has no memory is no fault, and nobody waits for it`, async () => {
     const ground = await make();
     const { b: device } = ground;

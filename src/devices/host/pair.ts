@@ -23,7 +23,16 @@ import {
   type Token,
 } from '../../ism/index.ts';
 import { queueMicrotask } from '../../os/event-loop.ts';
-import { accessMode, closeFd, type Doorbell, forsake, isSizeSealed, map, openDoorbell, ringPipe } from '../../os/index.ts';
+import {
+  accessMode,
+  closeFd,
+  type Doorbell,
+  forsake,
+  isSizeSealed,
+  map,
+  openDoorbell,
+  ringPipe,
+} from '../../os/index.ts';
 import { PairChannel } from './channel.ts';
 import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
