@@ -34,13 +34,16 @@ for (const { path, text } of outputFiles) {
   const isModule = targets.includes(`./${asModule}`);
   files.set(isModule ? asModule : relative('.', path), isModule ? text : await commonJs(text));
 }
-await joinPreload('dist/lib/register.cjs', 'dist/lib/preload.cjs');
+await joinPreload('dist/lib/register.cjs', 'dist/lib/chunks/preload.cjs');
 for (const [path, text] of files) {
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, text);
 }
 
-/** Puts the chunks that a file needs from the beginning into one, short but for its names: what is found, read and compiled takes time. */
+/**
+ * Puts the chunks that a file needs from the beginning into one of their folder, short but for its names: what is found, read and
+ * compiled takes time.
+ */
 async function joinPreload(path, joined) {
   const chunks = new Set();
   const idOf = (chunk) => basename(chunk, '.cjs');
@@ -61,7 +64,7 @@ async function joinPreload(path, joined) {
     text += `chunks["${idOf(chunk)}"] = ((module) => {\n${body}return module.exports;\n})({ exports: {} });\n`;
     // Who imports it from an ES module is told the names, which nobody reads out of an expression.
     const names = /^0 && \(module\.exports = \{[^}]*\}\);/m.exec(code)?.[0] ?? '';
-    files.set(chunk, `'use strict';\n${names}\nmodule.exports = require("../${basename(joined)}")["${idOf(chunk)}"];\n`);
+    files.set(chunk, `'use strict';\n${names}\nmodule.exports = require("./${basename(joined)}")["${idOf(chunk)}"];\n`);
   }
   const all = `const chunks = require("./${relative(dirname(path), joined)}");\n`;
   files.set(path, insideOf(files.get(path), (id) => `chunks["${id}"]`).replace(/^var /m, `${all}var `));

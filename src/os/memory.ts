@@ -34,10 +34,7 @@ const SIZE_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
-const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
-const MAP_ANONYMOUS = 0x20;
-const MAP_NORESERVE = 0x4000;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const O_WRONLY = 1;
@@ -117,14 +114,10 @@ export function unmapRemains(address: bigint, lengthBytes: number): void {
 
 /** Maps shared memory for reading and writing. The mapping ends when the ArrayBuffer is garbage-collected. */
 export function map(fd: number, lengthBytes: number): ArrayBuffer {
-  const address = mmap(null, lengthBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (BigInt.asIntN(64, BigInt(address)) === -1n) throw new SystemError('mmap', ffi().errno());
-  // Neither a forked child nor a core file has any business with a peer's bytes.
-  madvise(address, lengthBytes, MADV_DONTFORK);
-  madvise(address, lengthBytes, MADV_DONTDUMP);
-  noteMapping(BigInt(address), lengthBytes);
-  const memory = ffi().view(BigInt(address), lengthBytes);
-  const mapping = { address: BigInt(address), lengthBytes };
+  const address = mapAt(null, fd, lengthBytes);
+  noteMapping(address, lengthBytes);
+  const memory = ffi().view(address, lengthBytes);
+  const mapping = { address, lengthBytes };
   mappings.set(memory, mapping);
   unmapper.register(memory, mapping);
   return memory;
@@ -137,9 +130,26 @@ export function map(fd: number, lengthBytes: number): ArrayBuffer {
 export function forsake(memory: ArrayBuffer): void {
   const mapping = mappings.get(memory);
   if (mapping === undefined || !mappings.delete(memory)) return;
-  const flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  // When the kernel refuses, the mapping goes with the garbage.
-  mmap(mapping.address, mapping.lengthBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  let fd: number;
+  try {
+    fd = createSharedMemory('isthmus-forsaken', mapping.lengthBytes);
+  } catch {
+    return; // no descriptor is left: it goes with the garbage
+  }
+  // Not anonymous memory: the kernel may refuse that, and has unmapped what was there by then.
+  mapAt(mapping.address, fd, mapping.lengthBytes);
+  closeFd(fd);
+}
+
+/** @param at what is mapped there is replaced; null: where there is room */
+function mapAt(at: bigint | null, fd: number, lengthBytes: number): bigint {
+  const flags = at === null ? MAP_SHARED : MAP_SHARED | MAP_FIXED;
+  const address = BigInt(mmap(at, lengthBytes, PROT_READ | PROT_WRITE, flags, fd, 0));
+  if (BigInt.asIntN(64, address) === -1n) throw new SystemError('mmap', ffi().errno());
+  // Neither a forked child nor a core file has any business with a peer's bytes.
+  madvise(address, lengthBytes, MADV_DONTFORK);
+  madvise(address, lengthBytes, MADV_DONTDUMP);
+  return address;
 }
 
 /** A second descriptor on the same memory that can be written (pwrite) but neither read nor mapped. Needs /proc. */

@@ -42,11 +42,11 @@ test('shared memory is sealed in size, populated on demand and seen through ever
 });
 
 test('memory that is forsaken is mapped no more, and views of it can be used without reaching anybody', () => {
-  const fd = os.createSharedMemory('isthmus-forsaken', 1 << 20);
+  const fd = os.createSharedMemory('isthmus-seen', 1 << 20);
   const [memory, other] = [os.map(fd, 1 << 20), os.map(fd, 1 << 20)];
   const [mine, theirs] = [Buffer.from(memory, 4096), Buffer.from(other, 4096)];
   mine.write('before');
-  const mapped = () => readFileSync('/proc/self/maps', 'latin1').split('isthmus-forsaken').length - 1;
+  const mapped = () => readFileSync('/proc/self/maps', 'latin1').split('isthmus-seen').length - 1;
   assert.equal(mapped(), 2);
   os.forsake(memory);
   assert.equal(mapped(), 1);

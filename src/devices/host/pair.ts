@@ -301,6 +301,13 @@ export class Pair implements PolledPair {
     (remote as HostRemote).live = false;
     this.#attached--;
     this.#forgetIfUnused(offer);
+    if (this.#dead) this.#forsakeIfUnused();
+  }
+
+  /** What was reserved in a DMB that is attached may still be read: it is written elsewhere when its connection has gone back to TCP. */
+  #forsakeIfUnused(): void {
+    if (this.#attached > 0) return;
+    for (const piece of this.#peerPieces) if ('memory' in piece) forsake(piece.memory);
   }
 
   #forgetIfUnused(offer: Offer): void {
@@ -513,10 +520,8 @@ export class Pair implements PolledPair {
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
     if (this.#peerArea instanceof StoredMemory) this.#peerArea = null;
-    for (const piece of this.#peerPieces) {
-      if ('stored' in piece) closeFd(piece.stored.fd);
-      else forsake(piece.memory);
-    }
+    for (const piece of this.#peerPieces) if ('stored' in piece) closeFd(piece.stored.fd);
+    this.#forsakeIfUnused();
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);
     this.#closeMemoryIfUnused();
     this.#listener.died(this, cause);
