@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { afterEach, beforeEach, test } from 'node:test';
 import { closeFd, peekUrgent, resetConnection, sendUrgent, tcpPair } from '../os/index.ts';
 import { pattern, type SocketPair, socketPair } from '../testing/sockets/scene.ts';
-import type { Verdict } from './challenge.ts';
+import { Challenge, type UrgentEnd, type Verdict } from './challenge.ts';
 import { challenge } from './challenge-sockets.ts';
 
 const skip = process.platform !== 'linux';
@@ -24,9 +24,11 @@ function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
 }
 
 function challenged(one: Socket, other: Socket, rounds = 3): Promise<{ verdict: Verdict; hasSent: boolean }> {
-  return new Promise((resolve) =>
-    challenge(fdOf(one), fdOf(other), rounds, (verdict, hasSent) => resolve({ verdict, hasSent })),
-  );
+  return new Promise((resolve) => {
+    const pending = challenge(fdOf(one), fdOf(other), rounds, (verdict) => {
+      resolve({ verdict, hasSent: pending.hasSent });
+    });
+  });
 }
 
 let ends: SocketPair;
@@ -170,3 +172,78 @@ test('the urgent byte stands outside the stream', { skip }, async () => {
   while (got.bytes < 2) await new Promise(setImmediate);
   assert.ok(got.isExact);
 });
+
+/** An end whose counters always fit. @param lost so many bytes pass it unseen @param syn 1: it is the client */
+function smoothEnd(lost: number, syn = 0): UrgentEnd & { sent: number[]; peer: { sent: number[] } | null } {
+  return {
+    sent: [],
+    peer: null,
+    send(byte) {
+      this.sent.push(byte);
+      return true;
+    },
+    peek() {
+      const { sent } = this.peer ?? { sent: [] };
+      return sent.length > lost ? (sent.at(-1) as number) : 'none';
+    },
+    isAtMark: () => true,
+    given() {
+      return this.sent.length + syn;
+    },
+    acknowledged() {
+      return this.sent.length + syn;
+    },
+    received() {
+      return this.peer?.sent.length ?? 0;
+    },
+  };
+}
+
+test('a stranger whose counters fit gets one byte, and so does its victim', () => {
+  const [one, other] = [smoothEnd(Number.POSITIVE_INFINITY, 1), smoothEnd(Number.POSITIVE_INFINITY)];
+  assert.equal(verdictOf(one, other), 'unseen');
+  assert.deepEqual([one.sent.length, other.sent.length], [1, 1]);
+});
+
+test('bytes that pass unseen in one direction are sent again once one was seen in the other', () => {
+  const [one, other] = [smoothEnd(0, 1), smoothEnd(5)];
+  assert.equal(verdictOf(one, other), 'proven');
+  assert.deepEqual([one.sent.length, other.sent.length], [8, 3]);
+});
+
+test('a byte that waits holds back the next one, though the counters did not stand still when it was sent', () => {
+  const [one, other] = [smoothEnd(0, 1), smoothEnd(0)];
+  let isMoving = false;
+  Object.assign(one, {
+    send: (byte: number) => {
+      isMoving = true;
+      return one.sent.push(byte) > 0;
+    },
+    given: () => {
+      if (isMoving) {
+        isMoving = false;
+        throw new Error('EAGAIN');
+      }
+      return one.sent.length + 1;
+    },
+    acknowledged: () => 1,
+  });
+  Object.assign(other, { peek: () => 'none', received: () => 0, send: () => false });
+  const run = meet(one, other);
+  assert.throws(() => run.step());
+  for (let i = 0; i < 3; i++) assert.equal(run.step(), null);
+  assert.deepEqual([one.sent.length, run.hasSent], [1, true]);
+});
+
+function meet(one: ReturnType<typeof smoothEnd>, other: ReturnType<typeof smoothEnd>): Challenge {
+  [one.peer, other.peer] = [other, one];
+  let byte = 0;
+  return new Challenge(one, other, 3, () => byte++ & 0xff);
+}
+
+function verdictOf(one: ReturnType<typeof smoothEnd>, other: ReturnType<typeof smoothEnd>): string | null {
+  const run = meet(one, other);
+  let verdict: string | null = null;
+  for (let i = 0; i < 10 && verdict === null; i++) verdict = run.step();
+  return verdict;
+}

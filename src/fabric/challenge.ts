@@ -7,7 +7,9 @@
  * stands exactly at it. What an earlier challenge left under way counts as well.
  *
  * All that says nothing where the reader is another one. So none is sent either unless what the one has sent is what the other has
- * received, to the byte: a stranger is found out by that, before the first urgent byte or after it.
+ * received, to the byte: a stranger is found out by that, before the first urgent byte or after it. A stranger that makes its counters
+ * fit is not; but what is sent at it is never seen at the other, whose peer is honest. So the first in each direction, which alone harms
+ * nobody, is the last until one of the opposite direction was seen.
  */
 
 /** What is done with a socket that was shown. None of it waits; all of it throws when the connection has gone. */
@@ -28,6 +30,13 @@ export interface UrgentEnd {
  * asked, as the reader is stopped or the buffers are full.
  */
 export type Verdict = 'proven' | 'refuted' | 'unseen' | 'later';
+
+/** One under way. */
+export interface PendingChallenge {
+  cancel(): void;
+  /** Whether there may be a byte of ours in one of the streams that its reader has not read past. */
+  readonly hasSent: boolean;
+}
 
 /** Bytes that arrive and are not seen: the program may have read past them. */
 const MOST_LOST = 12;
@@ -54,8 +63,10 @@ export class Challenge {
     const fits = () => this.#fits();
     if (!fits()) return 'refuted';
     // Both: bytes of the one acknowledge those of the other.
-    const states = this.#directions.map((direction) => direction.step(fits));
+    const [there, back] = this.#directions;
+    const states = [there.step(fits, back.hasSeen), back.step(fits, there.hasSeen)];
     for (const state of ['refuted', 'unseen'] as const) if (states.includes(state)) return state;
+    if (there.hasLostFirst && back.hasLostFirst) return 'unseen';
     return states.every((state) => state === 'proven') ? 'proven' : null;
   }
 
@@ -66,7 +77,6 @@ export class Challenge {
     return this.#syns.length > 0;
   }
 
-  /** Whether there may be a byte of ours in one of the streams that its reader has not read past. */
   get hasSent(): boolean {
     return this.#directions.some(({ hasSent }) => hasSent);
   }
@@ -91,7 +101,10 @@ class Direction {
   #lost = 0;
   /** The byte under way. */
   #expected: number | null = null;
-  /** What has to have arrived before the next one: to begin with, all that somebody before us may have sent. */
+  /**
+   * What has to have arrived before the next one: to begin with, all that somebody before us may have sent. Infinity: more than is known
+   * yet, since the counters did not stand still.
+   */
   #position: number;
   hasSent = false;
 
@@ -110,9 +123,19 @@ class Direction {
     return { least: acknowledged - received, most: this.#from.given() - received };
   }
 
-  step(fits: () => boolean): 'proven' | 'refuted' | 'unseen' | null {
+  get hasSeen(): boolean {
+    return this.#seen > 0;
+  }
+
+  get hasLostFirst(): boolean {
+    return this.#lost > 0 && this.#seen === 0;
+  }
+
+  /** @param isSafe one of the opposite direction was seen */
+  step(fits: () => boolean, isSafe: boolean): 'proven' | 'refuted' | 'unseen' | null {
     while (this.#seen < this.#rounds) {
       if (this.#expected === null) {
+        if (this.hasSent && !isSafe) return null;
         if (!fits()) return 'refuted';
         if (this.#lost > MOST_LOST) return 'unseen';
         if (!this.#send()) return null;
@@ -132,13 +155,14 @@ class Direction {
     if (byte === standing) byte ^= 0xff; // or the old one would pass for it
     if (!this.#from.send(byte)) return false;
     this.hasSent = true;
-    this.#position = this.#from.given();
+    this.#position = Number.POSITIVE_INFINITY;
     this.#expected = byte;
     return true;
   }
 
   /** False when it is still under way. */
   #look(): boolean {
+    if (this.#position === Number.POSITIVE_INFINITY) this.#position = this.#from.given();
     // Asked for first: what has arrived then is seen below, if it is there.
     const hasArrived = this.#from.acknowledged() >= this.#position;
     const there = this.#to.peek();

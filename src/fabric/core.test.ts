@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { beforeEach, test } from 'node:test';
 import { type Gid, parseGid, parseUeid } from '../ism/index.ts';
-import type { Verdict } from './challenge.ts';
+import type { PendingChallenge, Verdict } from './challenge.ts';
 import { FabricCore, type FabricIo } from './core.ts';
 import { defaultEids, type EidTable } from './eids.ts';
 import type { FabricLimits } from './limits.ts';
@@ -33,19 +33,27 @@ class World implements FabricIo {
     return this.sockets.get(fd) ?? null;
   }
   /** Challenges under way. */
-  readonly challenges: { fds: [number, number]; rounds: number; done: Parameters<FabricIo['challenge']>[3] }[] = [];
-  challenge(...[one, other, rounds, done]: Parameters<FabricIo['challenge']>): { cancel(): void } {
+  readonly challenges: {
+    fds: [number, number];
+    rounds: number;
+    done: Parameters<FabricIo['challenge']>[3];
+    hasSent: boolean;
+    cancel(): void;
+  }[] = [];
+  challenge(...[one, other, rounds, done]: Parameters<FabricIo['challenge']>): PendingChallenge {
     assert.ok(this.open.has(one) && this.open.has(other), 'asked while both are held');
-    const challenge = { fds: [one, other] as [number, number], rounds, done };
+    const cancel = () => void this.challenges.splice(this.challenges.indexOf(challenge) >>> 0, 1);
+    const challenge = { fds: [one, other] as [number, number], rounds, done, hasSent: false, cancel };
     this.challenges.push(challenge);
-    return { cancel: () => void this.challenges.splice(this.challenges.indexOf(challenge) >>> 0, 1) };
+    return challenge;
   }
   /** What comes of the one challenge there is. */
   answer(verdict: Verdict, hasSent = verdict !== 'refuted'): number {
-    const [{ rounds, done } = assert.fail('nobody is asked')] = this.challenges.splice(0);
-    done(verdict, hasSent);
+    const [challenge = assert.fail('nobody is asked')] = this.challenges.splice(0);
+    challenge.hasSent = hasSent;
+    challenge.done(verdict);
     this.settle();
-    return rounds;
+    return challenge.rounds;
   }
   close(_user: string | null, fd: number, closed: () => void): void {
     assert.ok(this.open.delete(fd), 'closed once');
@@ -785,19 +793,20 @@ test('two that were asked in vain are asked again some time, as long as both ann
   announceFar();
   const again = (ms: number): boolean => {
     world.answer('unseen');
-    for (const id of [1, 2]) assert.deepEqual(world.types(id), ['RELEASED']);
+    const isOver = !Number.isFinite(ms);
+    for (const id of [1, 2]) assert.deepEqual(world.types(id), [isOver ? 'DECLINED' : 'RELEASED']);
+    if (isOver) return false;
     world.clock += ms - 1;
     for (const expired of [...world.timers]) expired();
     assert.deepEqual(world.types(1), [], 'not before');
     world.clock += 1;
     for (const expired of [...world.timers]) expired();
-    if (world.types(1).length === 0) return false;
-    assert.deepEqual(world.types(2), ['SHOW']);
+    for (const id of [1, 2]) assert.deepEqual(world.types(id), ['SHOW']);
     show(1, FAR.client);
     show(2, FAR.server);
     return true;
   };
-  assert.deepEqual([4000, 8000, 16_000, 32_000, 1e9].map(again), [true, true, true, true, false]);
+  assert.deepEqual([4000, 8000, 16_000, 32_000, Number.POSITIVE_INFINITY].map(again), [true, true, true, true, false]);
   start();
   announceFar();
   assert.ok(again(4000));
@@ -805,21 +814,48 @@ test('two that were asked in vain are asked again some time, as long as both ann
   assert.deepEqual(world.types(1), ['INTRODUCE', 'MATCHED']);
 });
 
-test('two of two users that were asked in vain twice are not asked again', () => {
-  announceFar([1000, 1001]);
-  for (let times = 1; times <= 2; times++) {
-    world.answer('unseen');
-    for (const id of [1, 2]) world.take(id);
+for (const verdict of ['unseen', 'later'] as const)
+  test(`two of two users that were sent urgent bytes in vain are not asked again: ${verdict}`, () => {
+    announceFar([1000, 1001]);
+    world.answer(verdict);
+    for (const id of [1, 2]) assert.deepEqual(world.types(id), ['RELEASED']);
     world.clock += 100_000;
     for (const expired of [...world.timers]) expired();
-    assert.deepEqual(world.types(1), times === 1 ? ['SHOW'] : []);
-    if (times === 1)
-      for (const [id, far] of [
-        [1, FAR.client],
-        [2, FAR.server],
-      ] as const)
-        show(id, far);
-  }
+    for (const id of [1, 2]) assert.deepEqual(world.types(id), []);
+  });
+
+test('who leaves in the middle leaves the other one with the urgent bytes that were sent', () => {
+  announceFar();
+  (world.challenges[0] ?? assert.fail()).hasSent = true;
+  core.left(1);
+  world.settle();
+  assert.deepEqual(world.types(2), ['RELEASED']);
+  join(1);
+  core.message(1, FAR.client, null);
+  assert.deepEqual(world.types(1), []);
+  assert.deepEqual(world.types(2), [], 'nobody else is asked with it');
+});
+
+test('a claim of a user whose sockets are all asked for keeps nobody from another one', () => {
+  start({ shownPerUser: 1 });
+  for (const [id, uid] of [
+    [1, 1000],
+    [2, 1001],
+    [3, 1001],
+    [4, 1002],
+  ] as const)
+    join(id, uid);
+  const [busyClient, busyServer] = ends(1);
+  core.message(2, busyClient, null);
+  core.message(3, busyServer, null);
+  assert.deepEqual([world.types(2), world.types(3)], [['SHOW'], ['SHOW']]);
+  // That user claims the other end of what the first one announces, too.
+  const [theirs, mine] = ends(2);
+  core.message(2, theirs, null);
+  core.message(1, mine, null);
+  assert.deepEqual(world.types(1), [], 'it waits, since there is nobody else');
+  core.message(4, { ...theirs, socketCookie: 99n }, null);
+  assert.deepEqual([world.types(1), world.types(4)], [['SHOW'], ['SHOW']]);
 });
 
 test('who cannot be asked now is asked later, and given up at last', () => {

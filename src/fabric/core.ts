@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { type Chid, type Gid, randomGid, virtualChid } from '../ism/index.ts';
-import type { Verdict } from './challenge.ts';
+import type { PendingChallenge, Verdict } from './challenge.ts';
 import { changeEids, type EidOutcome, type EidTable, eidsMessage } from './eids.ts';
 import { Bucket, type Credentials, DEFAULT_LIMITS, type FabricLimits, userOf } from './limits.ts';
 import {
@@ -37,12 +37,7 @@ export interface FabricIo {
   hangUp(partition: PartitionId): void;
   inspect(fd: number): Shown;
   /** Asks for proof by so many urgent bytes in each direction, and says in a moment what came of it. */
-  challenge(
-    one: number,
-    other: number,
-    rounds: number,
-    done: (verdict: Verdict, hasSent: boolean) => void,
-  ): { cancel(): void };
+  challenge(one: number, other: number, rounds: number, done: (verdict: Verdict) => void): PendingChallenge;
   /** Closes what somebody of this user has sent, and calls back when that is done. Never blocks. */
   close(user: User['name'], fd: number, closed: () => void): void;
   /** Two ends of a channel and two pipes, as they go to the one and to the other. Throws when there are no descriptors left. */
@@ -111,8 +106,8 @@ interface Refutation {
 interface Proof {
   readonly claims: readonly [Claim, Claim];
   readonly shown: Map<Claim, number>;
-  /** What it waits for. */
-  timer: { cancel(): void };
+  /** What it waits for: that both show, and then what comes of the challenge. */
+  awaits: { cancel(): void } | PendingChallenge;
 }
 
 interface User {
@@ -384,16 +379,21 @@ export class FabricCore {
   /** Looks for a claim of the other end that is not in a proof already. */
   #tryToProve(claim: Claim): void {
     if (claim.proof !== null || !this.#stands(claim)) return;
+    // Others do not wait for somebody whose sockets are all asked for, as long as there is another one to ask.
+    const isFree = ({ partition }: Claim) => partition.user.showing < this.#limits.shownPerUser;
+    const other = this.#otherEnd(claim, isFree) ?? this.#otherEnd(claim, () => true);
+    if (other !== undefined) this.#prove(claim, other);
+  }
+
+  #otherEnd(claim: Claim, isWanted: (one: Claim) => boolean): Claim | undefined {
     const others = this.#claims.get(claim.key)?.[1 - endOf(claim.announced)] ?? [];
-    const other = others.find(
-      (one) => one.proof === null && one.partition !== claim.partition && !isPassedOver(claim, one),
-    );
-    const second = other ?? this.#mayBeOtherEnd(claim);
-    if (second !== undefined) this.#prove(claim, second);
+    const fits = (one: Claim) =>
+      one.proof === null && one.partition !== claim.partition && !isPassedOver(claim, one) && isWanted(one);
+    return others.find(fits) ?? this.#mayBeOtherEnd(claim, isWanted);
   }
 
   /** One in another network namespace, or behind address translation. */
-  #mayBeOtherEnd(claim: Claim): Claim | undefined {
+  #mayBeOtherEnd(claim: Claim, isWanted: (one: Claim) => boolean): Claim | undefined {
     const { announced } = claim;
     const now = this.#io.now();
     if (claim.notBefore > now) return undefined;
@@ -406,7 +406,8 @@ export class FabricCore {
       one.touched === claim.touched &&
       (claim.refuted.get(one)?.until ?? 0) <= now &&
       !isPassedOver(claim, one) &&
-      mayBeTwoEnds(one.announced, announced);
+      mayBeTwoEnds(one.announced, announced) &&
+      isWanted(one);
     // Not copied: a stranger may have claimed one name many times.
     for (const one of this.#byClient.get(claim.client) ?? []) if (mayBe(one)) return one;
     return undefined;
@@ -457,7 +458,7 @@ export class FabricCore {
     const proof: Proof = {
       claims: [one, other],
       shown: new Map(),
-      timer: this.#io.after(SHOW_TIMEOUT_MS, () => this.#showTimedOut(proof)),
+      awaits: this.#io.after(SHOW_TIMEOUT_MS, () => this.#showTimedOut(proof)),
     };
     for (const claim of proof.claims) {
       claim.proof = proof;
@@ -539,18 +540,25 @@ export class FabricCore {
   #challenge(proof: Proof): void {
     const [one, other] = proof.claims;
     const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
-    const rounds = one.partition.user === other.partition.user ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
-    proof.timer.cancel();
-    proof.timer = this.#io.challenge(fdOne, fdOther, rounds, (verdict, hasSent) => {
-      this.counters.challenged++;
-      if (hasSent && one.touched === 0) one.touched = other.touched = ++this.#touch;
-      this.#endProof(proof, () => {
-        if (verdict === 'proven') this.#matched(one, other);
-        else if (verdict === 'refuted') this.#refuted(one, other, Number.POSITIVE_INFINITY);
-        else if (verdict === 'unseen') this.#refuted(one, other);
-        else this.#askLater(one, other);
-      });
-    });
+    const isOneUser = one.partition.user === other.partition.user;
+    proof.awaits.cancel();
+    const pending = this.#io.challenge(
+      fdOne,
+      fdOther,
+      isOneUser ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS,
+      (verdict) => {
+        this.counters.challenged++;
+        // A stranger may make its counters fit, and would have a second byte sent.
+        const isOver = verdict === 'refuted' || (pending.hasSent && !isOneUser);
+        this.#endProof(proof, () => {
+          if (verdict === 'proven') this.#matched(one, other);
+          else if (isOver) this.#refuted(one, other, Number.POSITIVE_INFINITY);
+          else if (verdict === 'unseen') this.#refuted(one, other);
+          else this.#askLater(one, other);
+        });
+      },
+    );
+    proof.awaits = pending;
   }
 
   /** Each may have another end. As long as both stand they are asked again. */
@@ -563,7 +571,8 @@ export class FabricCore {
     ] as const) {
       claim.refuted.set(peer, { times, until: this.#io.now() + delayMs });
       countFalse(claim, peer);
-      if (times === 1 && ++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
+      const isGivenUp = times >= MOST_REFUTATIONS && one.partition.user === other.partition.user;
+      if (isGivenUp || (times === 1 && ++claim.tries >= MOST_TRIES)) this.#decline(claim, 9);
     }
     if (Number.isFinite(delayMs)) this.#io.after(delayMs, () => this.#tryToProve(one));
   }
@@ -587,8 +596,12 @@ export class FabricCore {
    */
   #endProof(proof: Proof, outcome: () => void = () => {}): void {
     if (!proof.claims.some((claim) => claim.proof === proof)) return;
-    proof.timer.cancel();
-    for (const claim of proof.claims) claim.proof = null;
+    const { awaits, claims } = proof;
+    awaits.cancel();
+    // However it ends.
+    if ('hasSent' in awaits && awaits.hasSent && claims[0].touched === 0)
+      claims[0].touched = claims[1].touched = ++this.#touch;
+    for (const claim of claims) claim.proof = null;
     let open = proof.shown.size;
     const closed = () => {
       if (--open > 0) return;

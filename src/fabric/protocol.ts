@@ -288,6 +288,7 @@ export function decodePacket(
     if (fds !== null && own.length < schema.descriptors) throw new FabricWireError(`${name} without its descriptors`);
     deliveries.push({ message: decodeFields(name, schema, reader) as unknown as FabricMessage, fds: own });
   } while (!reader.atEnd);
+  if (fds === null && taken === 0) throw new FabricWireError('descriptors that no message takes');
   if (fds !== null && taken !== fds.length) throw new FabricWireError(`${fds.length} descriptors instead of ${taken}`);
   return deliveries;
 }

@@ -352,7 +352,7 @@ export class FabricServer {
   #queue(connection: Connection, message: FabricMessage, fds: readonly number[]): void {
     const bytes = encodeMessage(message);
     connection.waiting.push({ bytes, fds });
-    connection.waitingBytes += costOf(bytes);
+    connection.waitingBytes += costOf(bytes, fds);
   }
 
   /** At the end of the turn, with all else that goes there: a packet wakes its receiver, and many messages come at the same time. */
@@ -389,7 +389,7 @@ export class FabricServer {
           break;
         }
         waiting.splice(0, some.length);
-        for (const { bytes } of some) connection.waitingBytes -= costOf(bytes);
+        for (const { bytes, fds } of some) connection.waitingBytes -= costOf(bytes, fds);
         for (const one of fds) closeFd(one);
       }
     } catch {
@@ -451,9 +451,12 @@ export class FabricServer {
   }
 }
 
+/** Not memory, but there are few. A server whose clients all come back at once gets 600 introductions in a moment. */
+const DESCRIPTOR_COST = 2048;
+
 /** Memory of a message that waits, about: the shortest ones cost much more than their bytes. */
-function costOf(message: Buffer): number {
-  return message.length + 256;
+function costOf(message: Buffer, fds: readonly number[]): number {
+  return message.length + 256 + DESCRIPTOR_COST * fds.length;
 }
 
 /** Asked as a socket: fstat would wait for whoever keeps a file system, and says 'socket' of a path to one. */

@@ -163,16 +163,19 @@ function ask(fd: number, request: number): number {
   return word.readInt32LE(0);
 }
 
-/** How often to ask until the numbers belong together. */
+/** How often to ask until the numbers belong together, where nobody else waits. */
 const COUNTER_TRIES = 1000;
 
 /**
  * Bytes that have passed since the connection began, received by this kernel and given to it to be sent: those that wait in it, unread
- * or unacknowledged, included. A client's SYN counts as sent. Throws when they do not stand still for a moment.
+ * or unacknowledged, included. A client's SYN counts as sent. Throws EAGAIN when they do not stand still for a moment.
  */
-export function passedBytes(fd: number): { readonly received: number; readonly unread: number; readonly sent: number } {
+export function passedBytes(
+  fd: number,
+  mostTries = COUNTER_TRIES,
+): { readonly received: number; readonly unread: number; readonly sent: number } {
   // A byte may arrive or be acknowledged between two questions.
-  for (let before = tcpInfo(fd), tries = 0; tries < COUNTER_TRIES; tries++) {
+  for (let before = tcpInfo(fd), tries = 0; tries < mostTries; tries++) {
     const unread = unreadBytes(fd);
     const unacknowledged = ask(fd, SIOCOUTQ);
     const after = tcpInfo(fd);
