@@ -4,7 +4,16 @@ import { afterEach, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import { HostDevice, PIECE_BYTES, SIGNAL_CAPACITY } from '../../src/devices/host/index.ts';
 import { encodePairMessage, type PairMessage } from '../../src/devices/host/messages.ts';
-import { type Client, type IsmEvent, parseToken, Registry, randomGid, virtualChid } from '../../src/ism/index.ts';
+import {
+  type Client,
+  type IsmEvent,
+  parseToken,
+  Registry,
+  randomGid,
+  SignalWriter,
+  virtualChid,
+} from '../../src/ism/index.ts';
+import { declare } from '../../src/os/ffi.ts';
 import {
   closeFd,
   createPipe,
@@ -79,6 +88,14 @@ class Attacker {
     ringPipe(this.#ring);
   }
 
+  /** As an honest peer writes them, once it has the victim's area. */
+  signals(): SignalWriter {
+    const store = (offset: number, value: number) => {
+      if (this.area !== null) Atomics.store(this.area, offset >> 2, value);
+    };
+    return new SignalWriter(new Int32Array(map(this.memory, PIECE_BYTES)), store, SIGNAL_CAPACITY);
+  }
+
   close(): void {
     for (const fd of [this.#channel, this.#ring, this.#wake, this.memory]) closeFd(fd);
   }
@@ -126,6 +143,22 @@ afterEach(async () => {
   for (const fd of afterwards.splice(0)) closeFd(fd);
   await eventually('no descriptor is left', () => readdirSync('/proc/self/fd').length === descriptors);
 });
+
+/** No descriptor can be opened or received meanwhile. */
+async function withoutDescriptors(act: () => Promise<void>): Promise<void> {
+  const limits = Buffer.alloc(16);
+  prlimit(0, RLIMIT_NOFILE, null, limits);
+  const none = Buffer.from(limits);
+  none.writeBigUInt64LE(0n, 0);
+  prlimit(0, RLIMIT_NOFILE, none, null);
+  try {
+    await act();
+  } finally {
+    prlimit(0, RLIMIT_NOFILE, limits, null);
+  }
+}
+const prlimit = declare('prlimit', 'i32', ['i32', 'i32', 'ptr', 'ptr']);
+const RLIMIT_NOFILE = 7;
 
 const gone = (attacker: Attacker) => events.some((event) => event.type === 'peer-gone' && event.gid === attacker.gid);
 
@@ -301,4 +334,29 @@ test('whatever stands in the signal area, the victim lives', async () => {
     }),
     { numRuns: 60 },
   );
+});
+
+test('memory for which there is no descriptor left costs the DMBs in it, and nothing else', async () => {
+  const peer = new Attacker(victim);
+  peer.open();
+  assert.ok(await victim.queryRemoteGid(peer.gid));
+  await peer.takeArea();
+  const signals = peer.signals();
+  const tell = (message: PairMessage, fds: readonly number[] = []) => {
+    peer.say(message, fds);
+    signals.signal(0, 1);
+    peer.ring();
+  };
+  await withoutDescriptors(async () => {
+    tell({ type: 'PIECE', piece: 1, lengthBytes: PIECE_BYTES }, [peer.memory]);
+    tell({ ...dmb, piece: 1 });
+    tell({ type: 'EVENT', code: 1, data: 2n });
+    await eventually('it has come', () => events.some(({ type }) => type === 'software'));
+  });
+  await assert.rejects(victim.attachDmb(dmb.token), { code: 'ERR_ISTHMUS_TOKEN' });
+  tell({ ...dmb, token: parseToken(6n), index: 2 });
+  victim.detachDmb(await victim.attachDmb(parseToken(6n)));
+  assert.ok(!gone(peer));
+  peer.close();
+  await eventually('the pair has ended', () => gone(peer));
 });

@@ -10,7 +10,7 @@ const RETRY_MS = 2;
 export const NO_DESCRIPTORS = 'no descriptor is left for the memory of the other program';
 
 export interface ChannelListener {
-  /** Descriptors are the listener's from here on. */
+  /** Descriptors are the listener's from here on. @param fd null also where it did not come, since this process may have no more */
   message(message: PairMessage, fd: number | null): void;
   /** A packet was sent: the peer should look. */
   sent(): void;
@@ -96,9 +96,8 @@ export class PairChannel {
         const [fd = null] = packet.fds;
         let messages: PairMessage[];
         try {
-          if (packet.lacksDescriptors) throw new Error(NO_DESCRIPTORS);
-          if (packet.truncated) throw new Error('a packet that is too long');
-          messages = decodePairPacket(packet.bytes, packet.fds.length);
+          if (packet.truncated && !packet.lacksDescriptors) throw new Error('a packet that is too long');
+          messages = decodePairPacket(packet.bytes, packet.lacksDescriptors ? 1 : packet.fds.length);
         } catch (error) {
           for (const one of packet.fds) this.discard(one);
           throw error;

@@ -33,7 +33,7 @@ import {
   openDoorbell,
   ringPipe,
 } from '../../os/index.ts';
-import { PairChannel } from './channel.ts';
+import { NO_DESCRIPTORS, PairChannel } from './channel.ts';
 import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
 import { PAIR_VERSION, type PairMessage } from './messages.ts';
@@ -109,9 +109,11 @@ interface Offer {
   readonly attached: Set<HostRemote>;
 }
 
+/** One whose descriptor did not fit into this process is neither mapped nor stored to: no DMB in it can be attached. */
 type PeerPiece =
   | { readonly memory: ArrayBuffer; readonly lengthBytes: number }
-  | { readonly stored: StoredMemory; readonly lengthBytes: number };
+  | { readonly stored: StoredMemory; readonly lengthBytes: number }
+  | { readonly lengthBytes: number };
 
 export class Pair implements PolledPair {
   readonly peer: Gid;
@@ -285,11 +287,11 @@ export class Pair implements PolledPair {
     const offer = this.#offers.get(token);
     if (offer === undefined || offer.withdrawn || this.#dead) return null;
     const piece = this.#peerPieces[offer.piece];
+    let remote: HostRemote;
     if (piece === undefined) return null;
-    const remote =
-      'memory' in piece
-        ? new MappedRemoteDmb(offer.place, this, piece.memory)
-        : new StoredRemoteDmb(offer.place, this, piece.stored);
+    if ('memory' in piece) remote = new MappedRemoteDmb(offer.place, this, piece.memory);
+    else if ('stored' in piece) remote = new StoredRemoteDmb(offer.place, this, piece.stored);
+    else return null;
     offer.attached.add(remote);
     this.#attached++;
     return remote;
@@ -415,11 +417,12 @@ export class Pair implements PolledPair {
   #received(message: PairMessage, fd: number | null): void {
     switch (message.type) {
       case 'OPEN':
+        if (fd === null) throw new Error(NO_DESCRIPTORS);
         this.#opened(message, this.#takeMemory(fd, message.lengthBytes));
         break;
       case 'PIECE': {
-        const piece = this.#takeMemory(fd, message.lengthBytes);
-        this.#peerPieces.push(piece);
+        const { lengthBytes } = message;
+        this.#peerPieces.push(fd === null ? { lengthBytes } : this.#takeMemory(fd, lengthBytes));
         if (message.piece !== this.#peerPieces.length - 1 || message.piece >= MAX_PIECES)
           throw broken('pieces out of order');
         break;
@@ -459,14 +462,13 @@ export class Pair implements PolledPair {
     if (capacity !== SIGNAL_CAPACITY || piece.lengthBytes < signalAreaBytes(capacity))
       throw broken('another signal area');
     if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
-    else this.#peerArea = piece.stored;
+    else if ('stored' in piece) this.#peerArea = piece.stored;
     this.#writer = new SignalWriter(this.#area, (offset, value) => this.#storeToPeer(offset, value), capacity);
     this.#listener.up(this);
   }
 
   /** Checks that a descriptor is memory of that size which nobody can shrink, and makes it writable for us. */
-  #takeMemory(fd: number | null, lengthBytes: number): PeerPiece {
-    if (fd === null) throw broken('no descriptor');
+  #takeMemory(fd: number, lengthBytes: number): PeerPiece {
     // Before anything else, since it asks no file system, which a stranger may have made to keep us waiting; close would, too.
     if (!isSizeSealed(fd)) {
       this.#channel.discard(fd);
