@@ -354,3 +354,20 @@ test('a ring that begins with another cursor than the one before has ended with'
   a.remote.storeWord(4 * WORD.NEWS, 1000);
   assert.throws(() => b.connection.look(), PeerFault);
 });
+
+test('who has waited for room, gone back to TCP and is in the ring again waits no more: when it dies, the stream ends', async () => {
+  const [a, b] = await moved('isthmus');
+  fill(a, 0);
+  a.connection.out.back();
+  look(b);
+  takeAll(b);
+  look(a, b);
+  assert.equal(b.connection.in.state, 'TCP');
+  b.connection.in.arm();
+  look(a);
+  a.connection.out.cut(0);
+  look(b);
+  assert.equal(b.connection.in.state, 'MOVED');
+  b.connection.in.tcpEnd();
+  assert.equal(b.connection.endsWithReset(), false);
+});

@@ -236,13 +236,13 @@ export class Outbound implements OutboundHalf {
   #act(action: SenderAction): void {
     switch (action) {
       case 'publishCut':
+        this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED); // whoever waited has gone on by TCP
         this.#wasCut = true;
         this.#words.store(WORD.CUT_AT_LOW, this.#cutAt | 0);
         this.#words.store(WORD.CUT_AT_HIGH, Math.floor(this.#cutAt / 2 ** 32));
         this.#words.store(WORD.CUT, this.#epoch);
         break;
       case 'publishBack':
-        this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED); // what waits goes by TCP
         this.#words.store(WORD.BACK_AT, this.#ring.produced);
         this.#words.store(WORD.BACK, this.#epoch);
         break;
