@@ -821,7 +821,7 @@ for (const verdict of ['unseen', 'later'] as const)
     for (const id of [1, 2]) assert.deepEqual(world.types(id), ['RELEASED']);
     world.clock += 100_000;
     for (const expired of [...world.timers]) expired();
-    for (const id of [1, 2]) assert.deepEqual(world.types(id), []);
+    for (const id of [1, 2]) assert.deepEqual(world.take(id), [{ type: 'DECLINED', claim: 7, reason: 9 }]);
   });
 
 test('who leaves in the middle leaves the other one with the urgent bytes that were sent', () => {

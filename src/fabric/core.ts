@@ -141,6 +141,8 @@ const MOST_TRIES = 6;
 const FIRST_RETRY_MS = 100;
 /** How often two claims are asked for bytes that are not seen: a stream at full speed may pass all of them unseen by its reader. */
 const MOST_REFUTATIONS = 5;
+/** For an end that cannot be proven to find one of its own network namespace. */
+const NAMES_MS = 5000;
 /** Until the second time; then twice as long, and so on. */
 const REFUTED_MS = 4000;
 
@@ -541,23 +543,18 @@ export class FabricCore {
     const [one, other] = proof.claims;
     const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
     const isOneUser = one.partition.user === other.partition.user;
+    const rounds = isOneUser ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
     proof.awaits.cancel();
-    const pending = this.#io.challenge(
-      fdOne,
-      fdOther,
-      isOneUser ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS,
-      (verdict) => {
-        this.counters.challenged++;
-        // A stranger may make its counters fit, and would have a second byte sent.
-        const isOver = verdict === 'refuted' || (pending.hasSent && !isOneUser);
-        this.#endProof(proof, () => {
-          if (verdict === 'proven') this.#matched(one, other);
-          else if (isOver) this.#refuted(one, other, Number.POSITIVE_INFINITY);
-          else if (verdict === 'unseen') this.#refuted(one, other);
-          else this.#askLater(one, other);
-        });
-      },
-    );
+    const pending = this.#io.challenge(fdOne, fdOther, rounds, (verdict) => {
+      this.counters.challenged++;
+      this.#endProof(proof, () => {
+        if (verdict === 'proven') this.#matched(one, other);
+        else if (verdict === 'refuted') this.#refuted(one, other, Number.POSITIVE_INFINITY);
+        else if (pending.hasSent && !isOneUser) this.#giveUp(one, other);
+        else if (verdict === 'unseen') this.#refuted(one, other);
+        else this.#askLater(one, other);
+      });
+    });
     proof.awaits = pending;
   }
 
@@ -575,6 +572,17 @@ export class FabricCore {
       if (isGivenUp || (times === 1 && ++claim.tries >= MOST_TRIES)) this.#decline(claim, 9);
     }
     if (Number.isFinite(delayMs)) this.#io.after(delayMs, () => this.#tryToProve(one));
+  }
+
+  /**
+   * Of two users: a stranger that has made its counters fit would have a second byte sent. The one of the two that is honest waits for
+   * its other end to be found by its names.
+   */
+  #giveUp(one: Claim, other: Claim): void {
+    this.#refuted(one, other, Number.POSITIVE_INFINITY);
+    this.#io.after(NAMES_MS, () => {
+      for (const claim of [one, other]) if (claim.proof === null) this.#decline(claim, 9);
+    });
   }
 
   /** A reader that is stopped now may read then. */
