@@ -130,15 +130,17 @@ export function map(fd: number, lengthBytes: number): ArrayBuffer {
 export function forsake(memory: ArrayBuffer): void {
   const mapping = mappings.get(memory);
   if (mapping === undefined || !mappings.delete(memory)) return;
-  let fd: number;
   try {
-    fd = createSharedMemory('isthmus-forsaken', mapping.lengthBytes);
+    // Not anonymous memory: the kernel may refuse that when it has unmapped what was there.
+    const fd = createSharedMemory('isthmus-forsaken', mapping.lengthBytes);
+    try {
+      mapAt(mapping.address, fd, mapping.lengthBytes);
+    } finally {
+      closeFd(fd);
+    }
   } catch {
-    return; // no descriptor is left: it goes with the garbage
+    // No descriptor is left, or no memory: it goes with the garbage.
   }
-  // Not anonymous memory: the kernel may refuse that, and has unmapped what was there by then.
-  mapAt(mapping.address, fd, mapping.lengthBytes);
-  closeFd(fd);
 }
 
 /** @param at what is mapped there is replaced; null: where there is room */

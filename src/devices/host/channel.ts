@@ -93,15 +93,18 @@ export class PairChannel {
           this.#end('the peer has closed its channel');
           return;
         }
-        const [fd = null] = packet.fds;
+        const { bytes, truncated, lacksDescriptors, fds } = packet;
         let messages: PairMessage[];
         try {
-          if (packet.truncated && !packet.lacksDescriptors) throw new Error('a packet that is too long');
-          messages = decodePairPacket(packet.bytes, packet.lacksDescriptors ? 1 : packet.fds.length);
+          if (truncated && !lacksDescriptors) throw new Error('a packet that is too long');
+          messages = decodePairPacket(bytes, lacksDescriptors ? 1 : fds.length);
         } catch (error) {
-          for (const one of packet.fds) this.discard(one);
+          for (const one of fds) this.discard(one);
           throw error;
         }
+        // Some may have come of more than there should be.
+        if (lacksDescriptors) for (const one of fds) this.discard(one);
+        const fd = lacksDescriptors ? null : (fds[0] ?? null);
         for (const message of messages) this.#listener.message(message, fd);
       }
     } catch (error) {
