@@ -35,6 +35,8 @@ export interface FabricLimits {
   readonly shownPerUser: number;
   /** Bytes that wait for one partition to take them off, with what each packet costs beside. */
   readonly waitingBytesPerPartition: number;
+  /** Descriptors that wait for partitions of one user to take them off: who lets more come together is hung up on. */
+  readonly waitingDescriptorsPerUser: number;
 }
 
 export const DEFAULT_LIMITS: FabricLimits = {
@@ -47,6 +49,7 @@ export const DEFAULT_LIMITS: FabricLimits = {
   announcementBurst: 20_000,
   shownPerUser: 128,
   waitingBytesPerPartition: 4 << 20,
+  waitingDescriptorsPerUser: 16384,
 };
 
 /** Tokens that come back with time. */

@@ -104,6 +104,8 @@ export class FabricServer {
   readonly #accepting = new Map<Listener, PollHandle>();
   readonly #options: FabricServerOptions;
   readonly #limits: FabricLimits;
+  /** Descriptors that wait, by user. */
+  readonly #waitingFds = new Map<string | null, number>();
   readonly #core: FabricCore;
   readonly #connections = new Map<PartitionId, Connection>();
   /** By user. */
@@ -352,7 +354,16 @@ export class FabricServer {
   #queue(connection: Connection, message: FabricMessage, fds: readonly number[]): void {
     const bytes = encodeMessage(message);
     connection.waiting.push({ bytes, fds });
-    connection.waitingBytes += costOf(bytes, fds);
+    connection.waitingBytes += costOf(bytes);
+    this.#countWaiting(connection, fds.length);
+  }
+
+  /** Descriptors that wait for partitions of one user; how many there are then. */
+  #countWaiting({ credentials }: Connection, more: number): number {
+    const user = userOf(credentials);
+    const count = (this.#waitingFds.get(user) ?? 0) + more;
+    this.#waitingFds.set(user, count);
+    return count;
   }
 
   /** At the end of the turn, with all else that goes there: a packet wakes its receiver, and many messages come at the same time. */
@@ -363,7 +374,10 @@ export class FabricServer {
       return;
     }
     this.#queue(connection, message, fds);
-    if (connection.waitingBytes > this.#limits.waitingBytesPerPartition) this.#hangUp(id);
+    const isTooMuch =
+      connection.waitingBytes > this.#limits.waitingBytesPerPartition ||
+      (fds.length > 0 && this.#countWaiting(connection, 0) > this.#limits.waitingDescriptorsPerUser);
+    if (isTooMuch) this.#hangUp(id);
     else this.#flushSoon(connection);
   }
 
@@ -389,7 +403,8 @@ export class FabricServer {
           break;
         }
         waiting.splice(0, some.length);
-        for (const { bytes, fds } of some) connection.waitingBytes -= costOf(bytes, fds);
+        for (const { bytes } of some) connection.waitingBytes -= costOf(bytes);
+        this.#countWaiting(connection, -fds.length);
         for (const one of fds) closeFd(one);
       }
     } catch {
@@ -435,7 +450,9 @@ export class FabricServer {
     clearTimeout(connection.greeting);
     this.#connections.delete(id);
     connection.poll.close();
-    for (const { fds } of connection.waiting) for (const fd of fds) closeFd(fd);
+    const fds = connection.waiting.splice(0).flatMap((one) => one.fds);
+    this.#countWaiting(connection, -fds.length);
+    for (const fd of fds) closeFd(fd);
     // Descriptors that the peer sent and we never took off are closed with the socket: they may linger.
     connection.closer.close(connection.fd);
     if (connection.doorbellFd !== null) connection.closer.close(connection.doorbellFd);
@@ -451,12 +468,9 @@ export class FabricServer {
   }
 }
 
-/** Not memory, but there are few. A server whose clients all come back at once gets 600 introductions in a moment. */
-const DESCRIPTOR_COST = 2048;
-
 /** Memory of a message that waits, about: the shortest ones cost much more than their bytes. */
-function costOf(message: Buffer, fds: readonly number[]): number {
-  return message.length + 256 + DESCRIPTOR_COST * fds.length;
+function costOf(message: Buffer): number {
+  return message.length + 256;
 }
 
 /** Asked as a socket: fstat would wait for whoever keeps a file system, and says 'socket' of a path to one. */

@@ -10,8 +10,14 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { askEidChange } from '../../src/fabric/ask.ts';
 import { FabricUnavailable } from '../../src/fabric/client.ts';
-import { decodeMessage, type EidChange, encodeMessage, type MessageByName } from '../../src/fabric/protocol.ts';
-import { randomGid } from '../../src/ism/index.ts';
+import {
+  decodeMessage,
+  decodePacket,
+  type EidChange,
+  encodeMessage,
+  type MessageByName,
+} from '../../src/fabric/protocol.ts';
+import { type Gid, randomGid } from '../../src/ism/index.ts';
 import {
   acceptPackets,
   Closer,
@@ -199,10 +205,10 @@ test('what is no socket of that connection is declined, and the other end waits 
 });
 
 /** A partition without manners: bytes as they are, and nothing read but what is asked for. */
-function rawPartition(): { fd: number; close(): void } {
+function rawPartition(version = 1): { fd: number; close(): void } {
   const fd = connectPackets(socketPath());
   const [mine, theirs] = streamSocketPair();
-  const hello = { type: 'HELLO', versionMin: 1, versionMax: 1, thread: 0, program: 'raw' } as const;
+  const hello = { type: 'HELLO', versionMin: 1, versionMax: version, thread: 0, program: 'raw' } as const;
   assert.ok(sendPacket(fd, encodeMessage(hello), [theirs]));
   closeFd(theirs);
   return {
@@ -269,7 +275,7 @@ test('wrong numbers of descriptors, cut and swollen messages: that partition is 
 
 /** A fabric that soon has enough of a user; others move on it all the same. */
 async function withNarrowFabric(attack: () => Promise<void>): Promise<void> {
-  const limits = { announcementsPerSecond: 50, announcementBurst: 500 };
+  const limits = { announcementsPerSecond: 50, announcementBurst: 1000, waitingDescriptorsPerUser: 60 };
   const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
   try {
     await eventually('a fabric', () => existsSync(socketPath()));
@@ -347,6 +353,32 @@ test('who guesses GIDs is told no, to its limit and beyond; nobody is introduced
       assert.ok(!answers.includes(true));
     }
     assert.deepEqual([attacker.messages, honest.messages, attacker.lostBecause], [[], [], null]);
+    attacker.client.close();
+  });
+});
+
+test('who lets descriptors pile up in the fabric is hung up on', async () => {
+  await withNarrowFabric(async () => {
+    const sleeper = rawPartition(3);
+    assert.ok(sendPacket(sleeper.fd, encodeMessage({ type: 'REACHABLE' })));
+    let gid: Gid | null = null;
+    await eventually('a GID', () => {
+      const packet = receivePacket(sleeper.fd);
+      if (packet === null || packet === 'end') return false;
+      for (const { message } of decodePacket(packet.bytes, packet.fds, 'fabric', 64))
+        if (message.type === 'WELCOME') gid = message.gid;
+      return gid !== null;
+    });
+    const peer = gid as unknown as Gid;
+    const attacker = await Attacker.join();
+    let pairs = 0;
+    while (await attacker.client.reach(peer)) {
+      pairs++;
+      const introduced = attacker.messages.filter(({ type }) => type === 'INTRODUCE').at(-1);
+      attacker.client.send({ type: 'PAIR_GONE', peer, pair: (introduced as MessageByName<'INTRODUCE'>).pair });
+    }
+    assert.ok(pairs > 20 && pairs < 900, `${pairs} pairs`);
+    sleeper.close();
     attacker.client.close();
   });
 });
