@@ -46,28 +46,28 @@ for (const [path, text] of files) {
  */
 async function joinPreload(path, joined) {
   const chunks = new Set();
-  const idOf = (chunk) => basename(chunk, '.cjs');
+  const required = /require\("(\.[^"]*\/(chunk-[^"]+)\.cjs)"\)/g;
+  const joinedIn = (code) => code.replace(required, 'chunks["$2"]');
   const gather = (from) => {
-    for (const [, to] of files.get(from).matchAll(/require\("(\.[^"]+)"\)/g)) {
+    for (const [, to] of files.get(from).matchAll(required)) {
       const chunk = join(dirname(from), to);
-      if (chunks.has(chunk) || !idOf(chunk).startsWith('chunk-')) continue;
+      if (chunks.has(chunk)) continue;
       gather(chunk);
       chunks.add(chunk); // behind those that it needs
     }
   };
   gather(path);
-  const insideOf = (code, chunkOf) => code.replace(/require\("\.[^"]*\/(chunk-[^"]+)\.cjs"\)/g, (_, id) => chunkOf(id));
   let text = "'use strict';\nconst chunks = {};\n";
   for (const chunk of chunks) {
     const code = files.get(chunk);
-    const body = insideOf(code, (id) => `chunks["${id}"]`);
-    text += `chunks["${idOf(chunk)}"] = ((module) => {\n${body}return module.exports;\n})({ exports: {} });\n`;
+    const id = basename(chunk, '.cjs');
+    text += `chunks["${id}"] = ((module) => {\n${joinedIn(code)}return module.exports;\n})({ exports: {} });\n`;
     // Who imports it from an ES module is told the names, which nobody reads out of an expression.
     const names = /^0 && \(module\.exports = \{[^}]*\}\);/m.exec(code)?.[0] ?? '';
-    files.set(chunk, `'use strict';\n${names}\nmodule.exports = require("./${basename(joined)}")["${idOf(chunk)}"];\n`);
+    files.set(chunk, `'use strict';\n${names}\nmodule.exports = require("./${basename(joined)}")["${id}"];\n`);
   }
   const all = `const chunks = require("./${relative(dirname(path), joined)}");\n`;
-  files.set(path, insideOf(files.get(path), (id) => `chunks["${id}"]`).replace(/^var /m, `${all}var `));
+  files.set(path, joinedIn(files.get(path)).replace(/^var /m, `${all}var `));
   const short = { ...node, minifyWhitespace: true, minifySyntax: true, lineLimit: 120 };
   files.set(joined, (await transform(`${text}module.exports = chunks;\n`, short)).code);
 }

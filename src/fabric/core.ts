@@ -146,11 +146,15 @@ const NAMES_MS = 5000;
 /** Until the second time; then twice as long, and so on. */
 const REFUTED_MS = 4000;
 
+function areOfOneUser(one: Claim, other: Claim): boolean {
+  return one.partition.user === other.partition.user;
+}
+
 /** Whether the users of two claims have troubled each other's enough. Those of one user are its own affair. */
 function isPassedOver(one: Claim, other: Claim): boolean {
   const isTooOften = (count = 0) => count >= MOST_FALSE_CLAIMS;
   return (
-    one.partition.user !== other.partition.user &&
+    !areOfOneUser(one, other) &&
     (isTooOften(one.falsely.get(other.partition.user)) || isTooOften(other.falsely.get(one.partition.user)))
   );
 }
@@ -530,9 +534,9 @@ export class FabricCore {
     } else if (shown.some((end) => end?.urgentInline)) {
       const inline = proof.claims.filter((_, i) => shown[i]?.urgentInline);
       this.#endProof(proof, () => {
-        this.#refuted(one, other, Number.POSITIVE_INFINITY);
+        this.#refuted(one, other);
         // Which nothing can be proven of. Another user's claim alone does not void it.
-        if (one.partition.user === other.partition.user) for (const claim of inline) this.#decline(claim, 9);
+        if (areOfOneUser(one, other)) for (const claim of inline) this.#decline(claim, 9);
       });
     } else {
       this.#challenge(proof);
@@ -542,34 +546,39 @@ export class FabricCore {
   #challenge(proof: Proof): void {
     const [one, other] = proof.claims;
     const [fdOne, fdOther] = proof.claims.map((claim) => proof.shown.get(claim) as number) as [number, number];
-    const isOneUser = one.partition.user === other.partition.user;
+    const isOneUser = areOfOneUser(one, other);
     const rounds = isOneUser ? ROUNDS_OF_ONE_USER : ROUNDS_OF_TWO_USERS;
     proof.awaits.cancel();
     const pending = this.#io.challenge(fdOne, fdOther, rounds, (verdict) => {
       this.counters.challenged++;
       this.#endProof(proof, () => {
         if (verdict === 'proven') this.#matched(one, other);
-        else if (verdict === 'refuted') this.#refuted(one, other, Number.POSITIVE_INFINITY);
+        else if (verdict === 'refuted') this.#refuted(one, other);
         else if (pending.hasSent && !isOneUser) this.#giveUp(one, other);
-        else if (verdict === 'unseen') this.#refuted(one, other);
+        else if (verdict === 'unseen') this.#unseen(one, other);
         else this.#askLater(one, other);
       });
     });
     proof.awaits = pending;
   }
 
-  /** Each may have another end. As long as both stand they are asked again. */
-  #refuted(one: Claim, other: Claim, delayMs?: number): void {
+  /** Of one user. As long as both stand they are asked again. */
+  #unseen(one: Claim, other: Claim): void {
+    const before = one.refuted.get(other)?.times ?? 0;
+    if (before + 1 < MOST_REFUTATIONS) this.#refuted(one, other, REFUTED_MS * 2 ** before);
+    else for (const claim of [one, other]) this.#decline(claim, 9);
+  }
+
+  /** Each may have another end. @param delayMs when the two may be asked once more */
+  #refuted(one: Claim, other: Claim, delayMs = Number.POSITIVE_INFINITY): void {
     const times = (one.refuted.get(other)?.times ?? 0) + 1;
-    delayMs ??= times < MOST_REFUTATIONS ? REFUTED_MS * 2 ** (times - 1) : Number.POSITIVE_INFINITY;
     for (const [claim, peer] of [
       [one, other],
       [other, one],
     ] as const) {
       claim.refuted.set(peer, { times, until: this.#io.now() + delayMs });
       countFalse(claim, peer);
-      const isGivenUp = times >= MOST_REFUTATIONS && one.partition.user === other.partition.user;
-      if (isGivenUp || (times === 1 && ++claim.tries >= MOST_TRIES)) this.#decline(claim, 9);
+      if (times === 1 && ++claim.tries >= MOST_TRIES) this.#decline(claim, 9);
     }
     if (Number.isFinite(delayMs)) this.#io.after(delayMs, () => this.#tryToProve(one));
   }
@@ -579,7 +588,7 @@ export class FabricCore {
    * its other end to be found by its names.
    */
   #giveUp(one: Claim, other: Claim): void {
-    this.#refuted(one, other, Number.POSITIVE_INFINITY);
+    this.#refuted(one, other);
     this.#io.after(NAMES_MS, () => {
       for (const claim of [one, other]) if (claim.proof === null) this.#decline(claim, 9);
     });

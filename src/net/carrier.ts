@@ -739,8 +739,8 @@ export class Carrier {
   #answerLater(answer: () => void): void {
     this.#answer = answer;
     // Before 'close', which is as near when it was closed in this turn.
-    if (this.#closed) nextTick(() => this.#answerNow());
-    else inNextTurn(() => this.#answerNow());
+    const soon = this.#closed ? nextTick : inNextTurn;
+    soon(() => this.#answerNow());
   }
 
   #answerNow(): void {

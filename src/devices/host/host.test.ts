@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Client } from '../../ism/index.ts';
+import { countingClient } from '../../smc/connection.test.helper.ts';
 import { eventually } from '../../testing/index.ts';
 import type { HostDevice } from './device.ts';
 import { makeHostFabric } from './host.test.helper.ts';
 
-const CLIENT: Client = { name: 'test', addDevice() {}, removeDevice() {}, handleSignal() {}, handleEvent() {} };
-
 test('memory of a peer that has died is let go of when nothing of it is attached any more', async () => {
   const { a, b, abandon, close } = await makeHostFabric('mapped', 0)();
-  const register = () => b.registerDmb({ peer: a.gid, lengthBytes: 16384, client: CLIENT });
+  const register = () => b.registerDmb({ peer: a.gid, lengthBytes: 16384, client: countingClient({ count: 0 }) });
   const dmbs = [await register(), await register()];
   const [one, other] = await Promise.all(dmbs.map(({ token }) => a.attachDmb(token)));
   assert.ok(one?.bytes && other?.bytes);
