@@ -526,8 +526,9 @@ export class Partition implements Ground, Client {
     return (this.#moversOf.get(peer)?.size ?? 0) > 0;
   }
 
+  /** Of connections that are under way it is not known whose they will be. */
   #isInUse(device: HostDevice, peer: Gid): boolean {
-    return this.#hasMovers(peer) || !device.isPairIdle(peer);
+    return !this.#underWay.isEmpty || this.#hasMovers(peer) || !device.isPairIdle(peer);
   }
 
   /** No new pairs; it is closed when its last connection has ended. */

@@ -5,7 +5,7 @@
  * Either end may decline until it is bound (until it says READY in the DMB's head): after a Decline that comes late the other end is
  * free as well, since who declines will never cut. With the kernel's layout a client is bound by its Confirm.
  */
-import type { Client, Device, Dmb, Eid, Gid, RemoteDmb } from '../ism/index.ts';
+import { type Client, type Device, type Dmb, type Eid, type Gid, IsmError, type RemoteDmb } from '../ism/index.ts';
 import {
   type AcceptConfirm,
   type AcceptConfirmV2,
@@ -287,7 +287,11 @@ export class Handshake {
 
   /** Null when it came to nothing, which is said already. */
   async #attach(device: Device, answer: AcceptConfirmV2): Promise<RemoteDmb | null> {
-    const remote = await device.attachDmb(answer.token);
+    const remote = await device.attachDmb(answer.token).catch(async (error: Error) => {
+      const peer = this.#peerGid;
+      if (peer === null || (await device.queryRemoteGid(peer))) throw error;
+      throw new IsmError('ERR_ISTHMUS_PEER', 'system', `the peer ${peer} is gone`);
+    });
     // One element, which is all of the DMB.
     const isAsSaid = dmbeSizeCode(remote.lengthBytes) === answer.dmbeSize && answer.dmbeIndex === 0;
     if (!this.isOver && isAsSaid) return remote;

@@ -66,8 +66,12 @@ const decline = (diagnosis: number): Buffer => {
   return encodeClc(message);
 };
 
-/** What two ends say to each other goes through here. @param change of what the client sends */
-async function relay(to: number, change: (bytes: Buffer) => Buffer = (bytes) => bytes): Promise<number> {
+/**
+ * What two ends say to each other goes through here.
+ * @param change of what the client sends
+ * @param backMs how long what the server sends takes
+ */
+async function relay(to: number, change: (bytes: Buffer) => Buffer = (bytes) => bytes, backMs = 0): Promise<number> {
   return listen(
     netCreateServer({ allowHalfOpen: true }, (socket) => {
       const onwards = netConnect({ port: to, host: '127.0.0.1', allowHalfOpen: true });
@@ -76,7 +80,8 @@ async function relay(to: number, change: (bytes: Buffer) => Buffer = (bytes) => 
         one.on('error', () => {});
       }
       socket.on('data', (bytes) => onwards.write(change(bytes))).on('end', () => onwards.end());
-      onwards.on('data', (bytes) => socket.write(bytes)).on('end', () => socket.end());
+      const back = (act: () => void) => void (backMs === 0 ? act() : setTimeout(act, backMs));
+      onwards.on('data', (bytes) => back(() => socket.write(bytes))).on('end', () => back(() => socket.end()));
     }),
   );
 }
@@ -457,6 +462,19 @@ describe('programs that know nothing of it, by policy', { skip }, () => {
       const [row] = connections;
       assert.deepEqual([row?.mode, row?.reason.name, row?.bytes.inTcp, row?.bytes.outTcp], ['SMC-D', 'MOVED', 0, 0]);
     }
+  });
+
+  staged('take longer over it than a pair that nobody uses is kept', async (stage) => {
+    const policy = { ISTHMUS_IN_BAND: '127.0.0.1:*', ISTHMUS_POLICY: 'lazy' };
+    const server = stage.run(SERVER, [], { ...policy, ISTHMUS_LINGER_MS: '60000' });
+    const port = await relay(Number(await server.says('port ')), undefined, 2000);
+    const client = stage.run(CLIENT, [port], { ...policy, ISTHMUS_LINGER_MS: '1000' });
+    await client.says('got ');
+    for (const { connections } of [server, client])
+      assert.deepEqual(
+        connections.map(({ mode, reason }) => [mode, reason.name]),
+        [['SMC-D', 'MOVED']],
+      );
   });
 
   staged('are kept running by a connection that is being made, and by nothing else', async (stage) => {

@@ -43,7 +43,7 @@ export interface HostDeviceOptions {
 }
 
 /** How long a token may be ahead of its DMB; the owner has told of it already. */
-const ATTACH_WAIT_MS = 1000;
+const ATTACH_WAIT_MS = 5000;
 
 export class HostDevice implements Device {
   readonly name: 'host' | 'loopback';
@@ -203,7 +203,10 @@ export class HostDevice implements Device {
   async #attachSoon(token: Token): Promise<RemoteDmb | null> {
     if (this.#pairs.size === 0) return null;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(() => settle(this.#waitingForDmb, token), ATTACH_WAIT_MS);
+      const timer = setTimeout(() => {
+        // After a turn: who was stopped as long finds the owner's word now.
+        setImmediate(() => settle(this.#waitingForDmb, token));
+      }, ATTACH_WAIT_MS);
       wait(this.#waitingForDmb, token, () => {
         clearTimeout(timer);
         resolve();
