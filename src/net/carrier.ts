@@ -670,9 +670,9 @@ export class Carrier {
   }
 
   /** How many bytes the ring took. A fault of the peer is not the program's, whose call this may be. */
-  #intoRing(connection: Connection, bytes: Uint8Array, from: number): number {
+  #intoRing(connection: Connection, bytes: Uint8Array, from: number, behind = 0): number {
     try {
-      return connection.out.write(bytes, from);
+      return connection.out.write(bytes, from, behind);
     } catch (error) {
       nextTick(() => this.#listener.failed(error as Error));
       return 0;
@@ -724,7 +724,7 @@ export class Carrier {
   #flush(pending: PendingWrite): boolean {
     const connection = this.#connection;
     if (connection === null) return false;
-    const given = pending.give((bytes, from) => this.#intoRing(connection, bytes, from));
+    const given = pending.give((bytes, from, behind) => this.#intoRing(connection, bytes, from, behind));
     if (given > 0) this.#socket._unrefTimer();
     this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
     if (!pending.isDone) return false;

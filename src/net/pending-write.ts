@@ -7,11 +7,13 @@ export class PendingWrite {
   readonly #bytes: readonly Uint8Array[];
   #index = 0;
   #offset = 0;
+  #lengthBytes: number;
   #callback: WriteCallback;
   #holdsLoop = false;
 
   constructor(bytes: readonly Uint8Array[], callback: WriteCallback) {
     this.#bytes = bytes;
+    this.#lengthBytes = bytes.reduce((sum, { length }) => sum + length, 0);
     this.#callback = callback;
   }
 
@@ -21,14 +23,15 @@ export class PendingWrite {
 
   /**
    * Gives away what is taken.
-   * @param take takes bytes of the first from the second on, and says how many
+   * @param take takes bytes of the first from the second on, behind which so many follow as the third says, and says how many
    * @returns how many were taken
    */
-  give(take: (bytes: Uint8Array, from: number) => number): number {
+  give(take: (bytes: Uint8Array, from: number, behind: number) => number): number {
     let given = 0;
     for (let bytes = this.#bytes[this.#index]; bytes !== undefined; bytes = this.#bytes[this.#index]) {
-      const taken = take(bytes, this.#offset);
+      const taken = take(bytes, this.#offset, this.#lengthBytes - (bytes.length - this.#offset));
       given += taken;
+      this.#lengthBytes -= taken;
       this.#offset += taken;
       if (this.#offset < bytes.length) break;
       this.#index++;
@@ -41,11 +44,11 @@ export class PendingWrite {
     return this.#bytes[this.#index] === undefined;
   }
 
+  /** What was not given away. */
   get lengthBytes(): number {
-    return this.#bytes.slice(this.#index).reduce((sum, { length }) => sum + length, -this.#offset);
+    return this.#lengthBytes;
   }
 
-  /** What was not given away. */
   rest(): Uint8Array[] {
     const rest = this.#bytes.slice(this.#index);
     const [first] = rest;

@@ -25,7 +25,7 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 /** Writes until nothing is taken; how many bytes the stream is long then. */
 function fill({ connection }: End, from: number): number {
   let at = from;
-  for (let taken = -1; taken !== 0; at += taken) taken = connection.out.write(streamOf(at, 50_000));
+  for (let taken = -1; taken !== 0; at += taken) taken = connection.out.write(streamOf(at, 10_000));
   return at;
 }
 
@@ -95,6 +95,29 @@ for (const [name, make] of Object.entries(DEVICES)) {
       return b.connection.dmbBytes > DMB_BYTES;
     });
     await ground.close();
+  });
+
+  test(`${name}: a writer that says how much it has gets room for that at once`, async () => {
+    for (const isRead of [false, true]) {
+      const ground = await make();
+      const [a, b] = await moved('isthmus', ground, MAX_BYTES);
+      const bytes = streamOf(0, DMB_BYTES);
+      const written = a.connection.out.write(bytes, 0, 10 * DMB_BYTES);
+      look(b);
+      if (isRead) {
+        b.connection.in.take(written);
+        b.connection.in.taken();
+      } else {
+        assert.ok(b.connection.makeRoom());
+      }
+      await eventually('it has grown', () => {
+        look(a, b);
+        return b.connection.dmbBytes > DMB_BYTES;
+      });
+      // Who reads needs it again and again, a long one only while nothing is read.
+      assert.equal(b.connection.dmbBytes, isRead ? 4 * DMB_BYTES : MAX_BYTES);
+      await endAll(ground, a, b);
+    }
   });
 
   test(`${name}: what is lent of a long ring may be more than fits into the next one`, async () => {

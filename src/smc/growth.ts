@@ -63,23 +63,28 @@ export class Growth implements RingListener {
 
   // --- Our ring ---
 
-  blocked(): void {
+  blocked(waitingBytes: number): void {
     this.#blocked++;
-    if (this.#blocked % OFTEN === 0 && !this.#isComing) this.#grow(STREAM_BYTES);
+    // It would wait so often: room is told of by the quarter.
+    const isLong = waitingBytes > (OFTEN * this.#in.ringDmb.lengthBytes) / 4;
+    if ((isLong || this.#blocked % OFTEN === 0) && !this.#isComing) this.#grow(STREAM_BYTES, 0);
   }
 
   /** As `makeRoom` of a layout. */
   makeRoom(): boolean {
-    return this.#isComing || this.#grow(this.#maxBytes);
+    return this.#isComing || this.#grow(this.#maxBytes, this.#in.unread + this.#in.waitingBytes);
   }
 
   get #isComing(): boolean {
     return this.#isRegistering || !this.#in.mayOfferRing;
   }
 
-  #grow(most: number): boolean {
+  /** @param wantedBytes of the ring, if that is known: it is done at once then */
+  #grow(most: number, wantedBytes: number): boolean {
     const nowBytes = this.#in.ringDmb.lengthBytes;
-    const lengthBytes = Math.min(STEP * nowBytes, most, this.#maxBytes);
+    let lengthBytes = STEP * nowBytes;
+    while (ringBytes(lengthBytes) < wantedBytes && lengthBytes < most) lengthBytes *= STEP;
+    lengthBytes = Math.min(lengthBytes, most, this.#maxBytes);
     if (lengthBytes <= nowBytes || grownBytes + lengthBytes > MOST_BYTES || this.#isOver) return false;
     void this.#offerNew(lengthBytes);
     return true;

@@ -26,7 +26,8 @@
  *       16 | RING_TOKEN | receiver from us       | upper 32 bits
  *       17 | RING_USED  | sender to us           | RING: what follows goes into that ring (answers RING)
  *       18 | RING_UNFIT | sender to us           | RING: cannot be written into (answers RING)
- *       19-31 | -       |                        | reserved, 0
+ *       19 | WAITING    | sender to us           | with WRITE_BLOCKED: so many bytes are to follow at least (a hint)
+ *       20-31 | -       |                        | reserved, 0
  *
  * Cursors only grow; words that belong together are stored first, the word that publishes them last.
  *
@@ -54,6 +55,7 @@ export const WORD = {
   RING_TOKEN_HIGH: 16,
   RING_USED: 17,
   RING_UNFIT: 18,
+  WAITING: 19,
 } as const;
 
 export type WordName = keyof typeof WORD;

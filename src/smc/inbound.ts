@@ -17,8 +17,8 @@ const PIECE_BYTES = 16 * 1024;
 
 /** What becomes of rings. */
 export interface RingListener {
-  /** The writer was found waiting for room, and got some. */
-  blocked(): void;
+  /** The writer was found waiting for room, and got some. @param waitingBytes what it said that it has besides; 0 if nothing */
+  blocked(waitingBytes: number): void;
   /** The sender cannot use the ring that it was offered. */
   refused(dmb: Dmb): void;
   /** Everything that was in this ring is taken, and the sender goes on in another one. */
@@ -404,6 +404,11 @@ export class Inbound implements InboundHalf {
     return this.#hasNoRoom && (this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) !== 0;
   }
 
+  /** What a writer that waits for room has besides, as it said then; 0 if it did not. */
+  get waitingBytes(): number {
+    return this.#words.load(WORD.WAITING) >>> 0;
+  }
+
   /** As far as it was seen. */
   get #hasNoRoom(): boolean {
     return cursorDistance(this.#published, this.#produced) >= this.#ring.lengthBytes;
@@ -428,7 +433,7 @@ export class Inbound implements InboundHalf {
     if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) === 0) return;
     this.#mayBlock = false;
     this.#words.signal();
-    this.listener.blocked();
+    this.listener.blocked(this.waitingBytes);
   }
 
   /**

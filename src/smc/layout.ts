@@ -110,8 +110,9 @@ export interface OutboundHalf {
   /**
    * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
    * When it is not all, the peer will signal once there is room.
+   * @param behind bytes that are to follow at once, as far as that is known
    */
-  write(chunk: Uint8Array, from?: number): number;
+  write(chunk: Uint8Array, from?: number, behind?: number): number;
   /** Room in one piece where the next byte goes in the peer's ring; null where there is none, or the peer's memory is not mapped. */
   reserve(lengthBytes: number): Buffer | null;
   /** So many bytes from the beginning of what `reserve` gave are written, 0 gives it up. Nothing else may have been written since. */

@@ -173,11 +173,13 @@ export class Outbound implements OutboundHalf {
   /**
    * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
    * When it is not all, the peer will signal once there is room.
+   * @param behind bytes that are to follow at once, as far as that is known
    */
-  write(chunk: Uint8Array, from = 0): number {
+  write(chunk: Uint8Array, from = 0, behind = 0): number {
     let written = this.#put(chunk, from);
     const blocked = this.#flags & FLAG.WRITE_BLOCKED;
     if (from + written < chunk.length) {
+      this.#words.store(WORD.WAITING, chunk.length - from - written + behind);
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
       fence();
