@@ -114,7 +114,7 @@ test('zsh completes commands, options, values and words', { skip: missing('zsh')
   for (const [words, expected] of CASES.filter(([, offers]) => offers.length > 2)) {
     const line = ['isthmus', ...words].join(' ');
     const last = [...expected].sort().at(-1) ?? '';
-    const { stdout } = await work.finish('zsh', ['-f', '-c', ZSH, 'zsh', script, line, last], {}, 20_000);
+    const { stdout } = await work.finish('zsh', ['-f', '-c', ZSH, 'zsh', script, line, last]);
     for (const offer of expected) assert.ok(stdout.includes(offer), `${line}: ${offer} is not in ${stdout}`);
   }
 });

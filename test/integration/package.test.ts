@@ -23,19 +23,22 @@ let tarball = '';
 /** Why the package could not be installed here. */
 let notInstalled: string | null = null;
 
+/** For npm, which may be slow to get what it needs. */
+const NPM_MS = 240_000;
+
 before(async () => {
   work = new Workplace();
   project = join(work.directory, 'a "project" %20');
   mkdirSync(project);
   write('package.json', JSON.stringify({ name: 'project', private: true }));
-  const pack = await work.finish('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', project], {
-    cwd: ROOT,
-  });
+  const packing = ['pack', '--ignore-scripts', '--json', '--pack-destination', project];
+  const pack = await work.finish('npm', packing, { cwd: ROOT }, NPM_MS);
   assert.equal(pack.code, 0, pack.stderr);
   const [{ filename, files }] = JSON.parse(pack.stdout) as [{ filename: string; files: { path: string }[] }];
   packed = files.map(({ path }) => path);
   tarball = filename;
-  const install = await work.finish('npm', ['install', '--no-audit', '--no-fund', `./${filename}`], { cwd: project });
+  const installing = ['install', '--no-audit', '--no-fund', `./${filename}`];
+  const install = await work.finish('npm', installing, { cwd: project }, NPM_MS);
   if (install.code !== 0) {
     assert.match(install.stderr, NO_NETWORK, 'npm install works where there is a network');
     notInstalled = 'npm cannot reach a registry';

@@ -30,7 +30,7 @@ export const TALKER = `${PRELUDE}
     }, 10);
   });
   told('restore', () => restore(sockets.at(-1)));
-  told('accelerate', async () => tell('accelerated ' + (await accelerate(sockets.at(-1))).mode));
+  told('accelerate', async () => tell('accelerated ' + (await accelerate(sockets.at(-1), { timeoutMs: 15_000 })).mode));
   tell('ready');
 `;
 

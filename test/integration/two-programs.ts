@@ -46,12 +46,13 @@ export class Program {
   }
 
   /** The first line that begins so, without the beginning. */
-  async says(beginning: string): Promise<string> {
+  async says(beginning: string, limitMs?: number): Promise<string> {
     let found: string | undefined;
-    await eventually(`a line '${beginning}' of ${JSON.stringify(this.lines)} ${this.stderr}`, () => {
+    const look = () => {
       found = this.lines.find((line) => line.startsWith(beginning));
       return found !== undefined;
-    });
+    };
+    await eventually(`a line '${beginning}' of ${JSON.stringify(this.lines)} ${this.stderr}`, look, limitMs);
     return (found ?? '').slice(beginning.length);
   }
 
