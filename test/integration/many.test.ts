@@ -53,7 +53,9 @@ test(`${COUNT} connections at once all move, not a byte is lost, and nothing is 
   const client = stage.run(CLIENT, [await server.says('port '), COUNT]);
   for (const program of [server, client]) await program.moves(COUNT);
   const { pid, claims, counters } = await status();
-  assert.deepEqual([claims, counters.matched, counters.declined], [0, COUNT, 0]);
+  assert.deepEqual([claims, counters.matched], [0, COUNT]);
+  // Who is stopped for too long is asked anew.
+  assert.ok(counters.declined < COUNT / 10, `${counters.declined} declined`);
   // Channel and pipes of a pair are the two partitions' own: of the connections the fabric holds nothing.
   await eventually('closed', () => readdirSync(`/proc/${pid}/fd`).length < 100);
   client.tell('end');
