@@ -19,8 +19,18 @@ async function connection(): Promise<SocketPair> {
 
 const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
 
-function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
-  return challenged(one, other, rounds).then(({ verdict }) => verdict);
+/** Of the 250 that a challenge has the time for. */
+const FEW_LOOKS = 20;
+
+/** One that ran out of time while this process was stopped does not count. */
+async function ask(one: Socket, other: Socket, rounds = 3): Promise<Verdict> {
+  for (;;) {
+    let looks = 0;
+    const looking = setInterval(() => looks++, 1);
+    const { verdict } = await challenged(one, other, rounds);
+    clearInterval(looking);
+    if (verdict !== 'later' || looks > FEW_LOOKS) return verdict;
+  }
 }
 
 function challenged(one: Socket, other: Socket, rounds = 3): Promise<{ verdict: Verdict; hasSent: boolean }> {

@@ -235,6 +235,7 @@ async function lastWords(fd: number): Promise<string[]> {
 
 test('wrong numbers of descriptors, cut and swollen messages: that partition is refused, and nothing is kept', async () => {
   await othersMove();
+  await Attacker.join(); // a fabric that nobody has joined would end
   const [one] = await tcpPair();
   const pid = await fabricPid();
   const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;

@@ -26,6 +26,20 @@ beforeEach(() => {
 });
 afterEach(() => stage.close());
 
+/** Defines `insist`: the other end may be kept from answering in time. What was read meanwhile would not be given along. */
+const INSIST = `
+  const insist = async (socket, give) => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await give();
+      } catch (error) {
+        if (error.code !== 'ERR_ISTHMUS_PASS' || socket.readableLength > 0 || tries === 5) throw error;
+        await pause(100);
+      }
+    }
+  };
+`;
+
 /**
  * The server greets, does not read, and gives the connection to a child, which does the rest. Arguments: 'plain' or 'wait', how
  * to send, and what the child runs under.
@@ -69,7 +83,7 @@ const GIVER = `
 `;
 
 /** Gives the moved connection to a child, and forgets it; says so once nothing here holds the socket any more. */
-const FORGETTER = `
+const FORGETTER = `${INSIST}
   import { fork } from 'node:child_process';
   import { setFlagsFromString } from 'node:v8';
   import { runInNewContext } from 'node:vm';
@@ -95,10 +109,10 @@ const FORGETTER = `
     const server = net.createServer({ pauseOnConnect: true }, (socket) => {
       report(socket, 'socket');
       const greeting = setInterval(() => socket.write('.'), 5);
-      told('go', () => {
+      told('go', async () => {
         acts.delete('go');
         clearInterval(greeting);
-        child.send('take it', socket);
+        await insist(socket, () => child.send('take it', socket));
         sayWhenGone(new WeakRef(socket));
       });
     });
@@ -144,7 +158,7 @@ const RETURNER = `
 `;
 
 /** Reads the beginning, which is one chunk, and gives the connection and what it has read to one of two children, which are servers of HTTP. */
-const STICKY = `
+const STICKY = `${INSIST}
   import { fork } from 'node:child_process';
   import http from 'node:http';
   if (process.argv[2] === 'child') {
@@ -167,7 +181,8 @@ const STICKY = `
       socket.once('data', async (head) => {
         socket.pause();
         if (args[1] === 'wait') await pause(100);
-        children[next++ % 2].send({ head: head.toString('base64') }, socket);
+        const child = children[next++ % 2];
+        await insist(socket, () => child.send({ head: head.toString('base64') }, socket));
       });
     });
     server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
@@ -303,7 +318,7 @@ for (const policy of POLICIES) {
 }
 
 /** A child gets the connection as descriptor 3, or as stdin and stdout of a program that is not Node.js. */
-const AS_STDIO = `
+const AS_STDIO = `${INSIST}
   import { spawn } from 'node:child_process';
   const [, wait, program] = args;
   if (process.argv[2] === 'child') {
@@ -324,7 +339,7 @@ const AS_STDIO = `
       };
       if (wait !== 'wait') { give(); return; }
       let went = false;
-      told('go', () => { went = true; try { give(); } catch (error) {
+      told('go', async () => { went = true; try { await insist(socket, give); } catch (error) {
         tell('refused ' + error.code);
         const echo = []; socket.on('data', (chunk) => socket.write(chunk)).on('end', () => { socket.end(); server.close(); process.stdin.destroy(); }).resume();
       } });
@@ -564,7 +579,7 @@ test('a moved connection sent to a child leaves nothing behind, while the child 
 });
 
 /** Has a child write to the connection that it is given in this way, and writes on itself. */
-const LENDER = `
+const LENDER = `${INSIST}
   import { execFileSync, execSync, fork, spawn, spawnSync } from 'node:child_process';
   if (process.argv[2] === 'child') {
     process.once('message', (_, handle) => new net.Socket({ handle }).write('child ', () => process.exit()));
@@ -581,7 +596,7 @@ const LENDER = `
       'send, handle': async (socket) => {
         const child = fork(process.argv[1], ['child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
         await once(child, 'message');
-        child.send('', socket._handle);
+        try { child.send('', socket._handle); } catch (error) { child.kill(); throw error; }
         await once(child, 'exit');
       },
     };
@@ -593,7 +608,7 @@ const LENDER = `
         went = true;
         socket.write('before ');
         try {
-          await WAYS[args[1]](socket);
+          await insist(socket, () => WAYS[args[1]](socket));
         } catch (error) {
           tell('refused ' + error.code);
         }

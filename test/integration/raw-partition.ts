@@ -1,17 +1,17 @@
 /** A partition of a test, which speaks the fabric's protocol and says what it likes. */
 import type { Socket } from 'node:net';
-import { type FabricClient, joinFabric } from '../../src/fabric/client.ts';
+import type { FabricClient } from '../../src/fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
 import { closeFd, duplicateFd, localName, netnsCookie, peerName, socketCookie } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
-import { Recorder } from './recorder.ts';
+import { joinPatiently, Recorder } from './recorder.ts';
 
 export class RawPartition extends Recorder {
   client!: FabricClient;
 
   /** Joining alone keeps no program running. */
   async joins(env: NodeJS.ProcessEnv): Promise<this> {
-    this.client = await joinFabric({ thread: 0, program: 'raw' }, this, env);
+    this.client = await joinPatiently({ thread: 0, program: 'raw' }, this, env);
     return this;
   }
 

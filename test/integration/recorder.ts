@@ -1,5 +1,5 @@
 /** A partition's ears: what a fabric says is kept, nothing is done about it. */
-import type { FabricListener } from '../../src/fabric/client.ts';
+import { type FabricClient, type FabricListener, FabricUnavailable, joinFabric } from '../../src/fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
 import type { Eid } from '../../src/ism/index.ts';
 
@@ -35,5 +35,21 @@ export class Recorder implements FabricListener {
 
   has(type: string): boolean {
     return this.messages.some((message) => message.type === type);
+  }
+}
+
+/** A fabric that does not get the CPU for a while is asked again. */
+export async function joinPatiently(
+  about: { readonly thread: number; readonly program: string },
+  listener: FabricListener,
+  env: NodeJS.ProcessEnv,
+): Promise<FabricClient> {
+  for (const end = performance.now() + 15_000; ; ) {
+    try {
+      return await joinFabric(about, listener, env);
+    } catch (error) {
+      const isSilent = error instanceof FabricUnavailable && error.kind === 'silent';
+      if (!isSilent || performance.now() > end) throw error;
+    }
   }
 }

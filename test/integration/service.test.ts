@@ -58,9 +58,17 @@ function manager(path: string): () => string[] {
   };
 }
 
-async function statusOf(path: string): Promise<ReturnType<typeof readStatus>> {
-  const found = findFabric({ ISTHMUS_FABRIC: path });
-  return found === null ? null : readStatus(await askStatus(found.fd));
+/** Asks until it answers: it may take a while to start. */
+async function statusOf(path: string, child: ChildProcess): Promise<ReturnType<typeof readStatus>> {
+  for (;;) {
+    try {
+      const found = findFabric({ ISTHMUS_FABRIC: path });
+      return found === null ? null : readStatus(await askStatus(found.fd));
+    } catch (error) {
+      if (child.exitCode !== null || child.signalCode !== null) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
 }
 
 test('it takes the socket that it is given, leaves it at its end, and the next one goes on with it', {
@@ -69,9 +77,10 @@ test('it takes the socket that it is given, leaves it at its end, and the next o
   const listener = listenPackets(socket);
   for (let round = 0; round < 2; round++) {
     const child = start(listener, ['--socket', socket, '--idle', '0.5']);
-    const status = await statusOf(socket); // its question waits in the queue meanwhile
+    const exit = once(child, 'exit');
+    const status = await statusOf(socket, child); // its question waits in the queue meanwhile
     assert.equal(status?.pid, child.pid);
-    const [code] = await once(child, 'exit');
+    const [code] = await exit;
     assert.equal(code, 0);
     assert.ok(existsSync(socket));
   }

@@ -218,7 +218,9 @@ test('a connection that ends is counted once, however long the program takes ove
     await once(program.stdout, 'data');
     let [before, open] = [0, 0];
     for (let looks = 0; looks < 100 || before < 50 || open === 0; looks++) {
+      const from = performance.now();
       const found = sumOf(readPartitions(String(program.pid)).tables);
+      if (performance.now() - from > 400) continue; // somebody was stopped, and the reader has given up
       const { inTcp } = counted(found);
       open += found.open.tcp;
       assert.ok(inTcp >= before, `${before} ${inTcp}`);

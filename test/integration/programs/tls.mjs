@@ -11,7 +11,11 @@ const dir = new URL('../../fixtures/tls/', import.meta.url);
 const key = fs.readFileSync(new URL('key.pem', dir)),
   ca = fs.readFileSync(new URL('cert.pem', dir)),
   cert = ca;
-const wait = (ms) => new Promise((r) => setTimeout(r, ms));
+/** And for what the loop has not come to, where it was stopped. */
+const wait = async (ms) => {
+  await new Promise((r) => setTimeout(r, ms));
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+};
 const logs = (o) => {
   const L = [];
   for (const [n, s] of Object.entries(o))
