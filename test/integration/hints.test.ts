@@ -204,7 +204,14 @@ test('FABRICLOST: another fabric is started when it is needed', { skip }, async 
   await client.says('tells');
   client.tell(`connect ${port}`);
   await client.stays('PEERNOSMC');
-  process.kill(JSON.parse(follow('isthmus fabric status --json').stdout).pid, 'SIGKILL');
+  let pid = 0;
+  await eventually('it is announced', () => {
+    const { stdout } = follow('isthmus fabric status --json');
+    if (stdout === '' || JSON.parse(stdout).counters.announced === 0) return false;
+    pid = JSON.parse(stdout).pid;
+    return true;
+  });
+  process.kill(pid, 'SIGKILL');
   assert.match(await client.says('FABRICLOST '), /^nothing: it is started anew/);
   await client.stays('PEERNOSMC');
   const { client: next, server } = await pair();
