@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, chownSync, existsSync, mkdirSync, openSync, readdirSync, renameSync, symlinkSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, openSync, readdirSync, renameSync, symlinkSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ import {
   testDoorbell,
 } from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
-import { announcement, fdOf, RawPartition } from '../integration/raw-partition.ts';
+import { announcement, fdOf, isListening, RawPartition } from '../integration/raw-partition.ts';
 import { PRELUDE, type Program, Stage } from '../integration/two-programs.ts';
 import { linger } from './linger.ts';
 
@@ -279,7 +279,7 @@ async function withNarrowFabric(attack: () => Promise<void>): Promise<void> {
   const limits = { announcementsPerSecond: 50, announcementBurst: 1000, waitingDescriptorsPerUser: 60 };
   const fabric = spawn(process.execPath, [FABRIC, JSON.stringify({ socket: socketPath(), idleMs: null, limits })]);
   try {
-    await eventually('a fabric', () => existsSync(socketPath()));
+    await eventually('a fabric', () => isListening(socketPath()));
     await attack();
     // The limit is the user's: its other programs have to wait a moment, too.
     await new Promise((resolve) => setTimeout(resolve, 200));

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { eventually } from '../../src/testing/index.ts';
 import { CLI, cannotMove } from './commands.ts';
+import { isListening } from './raw-partition.ts';
 import { PRELUDE, type Program, Stage } from './two-programs.ts';
 
 const skip = cannotMove();
@@ -45,7 +46,7 @@ async function isthmus(args: string, env: NodeJS.ProcessEnv = {}): Promise<[numb
 async function namedFabric(): Promise<NodeJS.ProcessEnv> {
   const socket = join(stage.directory, 'named.sock');
   fabrics.push(spawn(process.execPath, [FABRIC, JSON.stringify({ socket, idleMs: null })], { stdio: 'ignore' }));
-  await eventually('a fabric', () => existsSync(socket));
+  await eventually('a fabric', () => isListening(socket));
   return { ISTHMUS_FABRIC: socket };
 }
 

@@ -1,7 +1,7 @@
 /** Programs in two network namespaces that share nothing of the network but a wire: one fabric introduces them. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { eventually } from '../../src/testing/index.ts';
@@ -48,7 +48,7 @@ before(async () => {
   stage = new Stage();
   const socket = join(stage.directory, 'fabric.sock');
   fabric = new Program([process.execPath, CLI, 'fabric', '--socket', socket], stage.env({ NODE_OPTIONS: '' }));
-  await eventually('a fabric', () => existsSync(socket));
+  await fabric.says('fabric at');
 });
 after(async () => {
   if (skip) return;

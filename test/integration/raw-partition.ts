@@ -2,7 +2,15 @@
 import type { Socket } from 'node:net';
 import type { FabricClient } from '../../src/fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../../src/fabric/protocol.ts';
-import { closeFd, duplicateFd, localName, netnsCookie, peerName, socketCookie } from '../../src/os/index.ts';
+import {
+  closeFd,
+  connectPackets,
+  duplicateFd,
+  localName,
+  netnsCookie,
+  peerName,
+  socketCookie,
+} from '../../src/os/index.ts';
 import { eventually } from '../../src/testing/index.ts';
 import { joinPatiently, Recorder } from './recorder.ts';
 
@@ -48,6 +56,16 @@ export class RawPartition extends Recorder {
 
 const bigintAsText = (_key: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
 export const fdOf = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd;
+
+/** Whether a fabric can be joined there: the file alone is there a moment before. */
+export function isListening(path: string): boolean {
+  try {
+    closeFd(connectPackets(path));
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 export function announcement(claim: number, socket: Socket): MessageByName<'ANNOUNCE'> {
   const fd = fdOf(socket);

@@ -1,6 +1,5 @@
 /** Programs and threads that use the ISM layer themselves: devices that the fabric introduces, and rings between them. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
@@ -149,7 +148,7 @@ test('rings go on while the fabric is stopped and when it has gone; nobody else 
 }, async () => {
   const socket = join(stage.directory, 'fabric.sock');
   const fabric = stage.start([process.execPath, CLI, 'fabric', '--socket', socket]);
-  await eventually('the fabric listens', () => existsSync(socket));
+  await fabric.says('fabric at');
   const env = { ...ENV, ISTHMUS_FABRIC: socket };
   const run = () => stage.run(END, ['mapped'], env);
   const [a, b, c] = [run(), run(), run()];
