@@ -8,7 +8,6 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { closeFd } from './descriptor.ts';
-import { setImmediate } from './event-loop.ts';
 import { type CFunction, declare, ffi } from './ffi.ts';
 import { strikeFd } from './ledger.ts';
 import { MAX_DESCRIPTORS, packetSocketPair, sendPacket } from './packet.ts';
@@ -35,6 +34,8 @@ const MOST_OF_ONE = 2;
 /** koffi throws at the 65th call that is under way. */
 const MOST = 64;
 const LATE_MS = 20;
+/** In a storm of connections one comes every half a millisecond. */
+const SOON_MS = 4;
 
 const underWay = new Set<{ readonly fd: number; readonly startedAt: number }>();
 /** Those for which there was no thread. */
@@ -59,11 +60,11 @@ export class Closer {
     this.#waiting.push({ fd, isSocket: isSocket(fd), closed });
     if (this.#isComing) return;
     this.#isComing = true;
-    // With all others of this turn.
-    setImmediate(() => {
+    // With all others that come soon.
+    setTimeout(() => {
       this.#isComing = false;
       this.#next();
-    });
+    }, SOON_MS);
   }
 
   #next(): void {
