@@ -4,7 +4,8 @@
  *
  * The budget is earned: it is full when the last wait was shorter than it, and halved when it was spent for nothing. How we wait
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look; and with less than two
- * CPUs' worth of time we sleep at once, since spinning would take the time from the peer.
+ * CPUs' worth of time we sleep at once, since spinning would take the time from the peer. So we do where others have the CPU all the
+ * time: who has spun gets it late, and who has slept when it is woken.
  */
 import { count } from '../../ism/counters.ts';
 import { now as clock, isTurnWanted, nextTick, setImmediate } from '../../os/event-loop.ts';
@@ -35,10 +36,15 @@ const HOPS_PER_TURN = 96;
 const LOOKS_PER_HOP = 8;
 /** How often the CPU is given away between two turns. */
 const YIELDS_PER_TURN = 4;
-/** A CPU that comes back later than that is wanted by others too: then only being woken gets us our turn in time. */
-const CROWDED_MS = 0.5;
-/** How long we believe that. */
+/** A CPU that was away for so long, while we waited, is wanted by others too. */
+const STALL_MS = 0.5;
+/** A stall costs so many times what it costs to be woken: it pays where so much was found since the one before, and else not to wait. */
+const FOUND_PER_STALL = 16;
+/** How long we do not, at first and at most. */
 const CROWDED_FOR_MS = 50;
+const CROWDED_FOR_MOST_MS = 1600;
+/** Without a stall for that time, it is no longer so crowded. */
+const CALM_MS = 1000;
 /** How often it is looked where we run. */
 const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
@@ -64,6 +70,10 @@ export class Polling {
   #cpusCheckedAt = Number.NEGATIVE_INFINITY;
   #hasTime = false;
   #crowdedUntil = 0;
+  #crowdedForMs = CROWDED_FOR_MS;
+  #foundSinceStall = 0;
+  /** When we began to look with nothing in between. */
+  #lookingSince = 0;
   #hopsLeft = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
@@ -124,8 +134,8 @@ export class Polling {
       for (const one of this.#watches.keys()) one.tellPlace(currentCpu(), allowed);
     }
     if (!this.#hasTime) return 'sleep';
-    if (pair.canRunBeside && !pair.isOnOurCpu) return 'spin';
-    return now < this.#crowdedUntil ? 'sleep' : 'yield';
+    if (now < this.#crowdedUntil) return 'sleep';
+    return pair.canRunBeside && !pair.isOnOurCpu ? 'spin' : 'yield';
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
@@ -153,15 +163,18 @@ export class Polling {
         watch.found = false;
         watch.lastFound = now;
         watch.budgetMs = this.#maxBudgetMs;
-      } else if (now - watch.lastFound > watch.budgetMs || manner === 'sleep') {
+      }
+      const isSpent = now - watch.lastFound > watch.budgetMs;
+      if (isSpent) watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
+      if (isSpent || manner === 'sleep') {
         this.#active.delete(pair);
-        watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
         this.#rest(pair);
       }
     }
     if (this.#active.size === 0) return;
     this.#schedule();
     this.#hopsLeft = spins ? HOPS_PER_TURN : YIELDS_PER_TURN;
+    this.#lookingSince = clock();
     void RESOLVED.then(spins ? this.#hop : this.#yield);
   };
 
@@ -170,16 +183,26 @@ export class Polling {
    * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise.
    */
   readonly #hop = (): void => {
-    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
+    if (--this.#hopsLeft < 0 || isTurnWanted()) {
+      this.#lookForStall(clock());
+      return;
+    }
     for (const pair of this.#active) {
       for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
         if (!pair.hasWork) continue;
+        this.#lookForStall(clock());
         this.#lookAt(pair);
-        nextTick(this.#afterTicks, this.#hop);
+        nextTick(this.#afterTicks, this.#hopOn);
         return;
       }
     }
     void RESOLVED.then(this.#hop);
+  };
+
+  /** What the program has taken of the time is no stall. */
+  readonly #hopOn = (): void => {
+    this.#lookingSince = clock();
+    this.#hop();
   };
 
   /** In a microtask of the program may stand a tick, and in that tick the listener of what comes next. */
@@ -190,11 +213,10 @@ export class Polling {
   /** The peer runs on our CPU, if at all: it is its turn. */
   readonly #yield = (): void => {
     if (--this.#hopsLeft < 0 || isTurnWanted()) return;
-    const before = clock();
+    this.#lookingSince = clock();
     yieldCpu();
-    const after = clock();
+    this.#lookForStall(clock());
     count(this.#counters, DEVICE_COUNTER.yields);
-    if (after - before > CROWDED_MS) this.#crowdedUntil = after + CROWDED_FOR_MS;
     let found = false;
     for (const pair of this.#active) {
       if (!pair.hasWork) continue;
@@ -205,10 +227,22 @@ export class Polling {
     else void RESOLVED.then(this.#yield);
   };
 
+  /** Others have had the CPU while we looked: only being woken gets us our turn in time then, unless much comes each time we have it. */
+  #lookForStall(now: number): void {
+    if (now - this.#lookingSince < STALL_MS) return;
+    const pays = this.#foundSinceStall >= FOUND_PER_STALL;
+    this.#foundSinceStall = 0;
+    if (pays || now - this.#crowdedUntil > CALM_MS) this.#crowdedForMs = CROWDED_FOR_MS;
+    if (pays) return;
+    this.#crowdedUntil = now + this.#crowdedForMs;
+    this.#crowdedForMs = Math.min(2 * this.#crowdedForMs, CROWDED_FOR_MOST_MS);
+  }
+
   #lookAt(pair: PolledPair, watch = this.#watches.get(pair)): void {
     count(this.#counters, DEVICE_COUNTER.looks);
     if (pair.look() === 0) return;
     count(this.#counters, DEVICE_COUNTER.found);
+    this.#foundSinceStall++;
     if (watch !== undefined) watch.found = true;
   }
 
