@@ -21,7 +21,7 @@ if (files.length === 0) {
 
 /** For Node 20 and 22 a whole file is one. */
 const TEST_MS = 15 * 60_000;
-const WATCHDOG_MS = 25 * 60_000;
+const WATCHDOG_MS = 30 * 60_000;
 const runner = spawn(process.execPath, ['--test', '--test-reporter=spec', `--test-timeout=${TEST_MS}`, ...files], {
   stdio: ['ignore', 'pipe', 'inherit'],
   env: { ...process.env, ISTHMUS_CONFIG: 'none' }, // a policy of this machine is not tested
