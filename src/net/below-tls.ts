@@ -111,22 +111,26 @@ export class BelowTls {
   }
 }
 
-/** To copy more costs more than to write it piece by piece. */
+/** To copy more costs more than to write it piece by piece, unless the pieces are small. */
 const JOINED_BYTES = 32 * 1024;
+const SMALL_BYTES = 4 * 1024;
 
 /** What C++ writes to a stream goes to a socket. */
 export function writeTo(socket: Socket, stream: JsStream, request: StreamRequest, chunks: readonly Buffer[]): void {
   const done = (error?: Error | null) => stream.finishWrite(request, statusOf(error));
   const lengthBytes = chunks.reduce((sum, { length }) => sum + length, 0);
   const last = chunks.at(-1);
-  if (last === undefined || chunks.length === 1 || lengthBytes <= JOINED_BYTES) {
+  if (last === undefined || chunks.length === 1 || lengthBytes <= Math.max(JOINED_BYTES, chunks.length * SMALL_BYTES)) {
     socket.write(chunks.length === 1 && last ? last : Buffer.concat(chunks, lengthBytes), done);
     return;
   }
   socket.cork();
-  for (const chunk of chunks.slice(0, -1)) socket.write(chunk);
-  socket.write(last, done);
-  socket.uncork();
+  try {
+    for (const chunk of chunks.slice(0, -1)) socket.write(chunk);
+    socket.write(last, done);
+  } finally {
+    socket.uncork();
+  }
 }
 
 function statusOf(error: NodeJS.ErrnoException | null | undefined): number {

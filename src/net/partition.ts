@@ -509,7 +509,6 @@ export class Partition implements Ground, Client {
     const membership = this.#membership;
     this.#membership = null;
     this.#isSilent = false;
-    if (membership !== null) for (const device of devicesOf(membership)) this.#retire(device);
     const waiting = [...this.#claims.values()];
     for (const claim of waiting) {
       claim.told = false;
@@ -517,6 +516,7 @@ export class Partition implements Ground, Client {
       claim.mover.waitingFor(REASONS.FABRICLOST);
     }
     for (const { mover } of waiting) this.#underWay.rest(mover);
+    if (membership !== null) for (const device of devicesOf(membership)) this.#retire(device);
     // It may be back, or be started anew, at once.
     const [first] = waiting;
     if (first !== undefined) this.#tell(first);

@@ -8,6 +8,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { closeFd } from './descriptor.ts';
+import { setTimeout } from './event-loop.ts';
 import { type CFunction, declare, ffi } from './ffi.ts';
 import { strikeFd } from './ledger.ts';
 import { MAX_DESCRIPTORS, packetSocketPair, sendPacket } from './packet.ts';
@@ -58,6 +59,7 @@ export class Closer {
   /** Never blocks. Calls back when it is done. */
   close(fd: number, closed: () => void = () => {}): void {
     this.#waiting.push({ fd, isSocket: isSocket(fd), closed });
+    if (this.#waiting.length >= MAX_DESCRIPTORS) this.#next();
     if (this.#isComing) return;
     this.#isComing = true;
     // With all others that come soon.

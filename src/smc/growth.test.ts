@@ -102,7 +102,7 @@ for (const [name, make] of Object.entries(DEVICES)) {
       const ground = await make();
       const [a, b] = await moved('isthmus', ground, MAX_BYTES);
       const bytes = streamOf(0, DMB_BYTES);
-      const written = a.connection.out.write(bytes, 0, 10 * DMB_BYTES);
+      const written = a.connection.out.write(bytes, 0, isRead ? 10 * DMB_BYTES : 2 ** 40);
       look(b);
       if (isRead) {
         b.connection.in.take(written);

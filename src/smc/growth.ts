@@ -67,24 +67,25 @@ export class Growth implements RingListener {
     this.#blocked++;
     // It would wait so often: room is told of by the quarter.
     const isLong = waitingBytes > (OFTEN * this.#in.ringDmb.lengthBytes) / 4;
-    if ((isLong || this.#blocked % OFTEN === 0) && !this.#isComing) this.#grow(STREAM_BYTES, 0);
+    if ((isLong || this.#blocked % OFTEN === 0) && !this.#isComing) this.#grow(STREAM_BYTES);
   }
 
   /** As `makeRoom` of a layout. */
   makeRoom(): boolean {
-    return this.#isComing || this.#grow(this.#maxBytes, this.#in.unread + this.#in.waitingBytes);
+    return this.#isComing || this.#grow(this.#maxBytes, this.#in.waitingBytes);
   }
 
   get #isComing(): boolean {
     return this.#isRegistering || !this.#in.mayOfferRing;
   }
 
-  /** @param wantedBytes of the ring, if that is known: it is done at once then */
-  #grow(most: number, wantedBytes: number): boolean {
+  /** @param moreBytes that the ring, which is full, is to hold: at once, if there is the memory */
+  #grow(most: number, moreBytes = 0): boolean {
     const nowBytes = this.#in.ringDmb.lengthBytes;
     let lengthBytes = STEP * nowBytes;
-    while (ringBytes(lengthBytes) < wantedBytes && lengthBytes < most) lengthBytes *= STEP;
+    while (lengthBytes < nowBytes + moreBytes && lengthBytes < most) lengthBytes *= STEP;
     lengthBytes = Math.min(lengthBytes, most, this.#maxBytes);
+    while (lengthBytes > STEP * nowBytes && grownBytes + lengthBytes > MOST_BYTES) lengthBytes /= STEP;
     if (lengthBytes <= nowBytes || grownBytes + lengthBytes > MOST_BYTES || this.#isOver) return false;
     void this.#offerNew(lengthBytes);
     return true;
@@ -94,15 +95,19 @@ export class Growth implements RingListener {
   async #offerNew(lengthBytes: number): Promise<void> {
     const { device, dmb: first } = this.#parts;
     this.#isRegistering = true;
+    grownBytes += lengthBytes; // before: many may grow in one turn
     try {
       const dmb = await device.registerDmb({ peer: first.peer, lengthBytes, client: first.client });
       this.#dmbs.add(dmb);
-      grownBytes += dmb.lengthBytes;
+      grownBytes += dmb.lengthBytes - lengthBytes;
       grown.add(this);
       sweepLater();
       if (this.#isOver) this.release();
       else this.#in.offerRing(dmb);
     } catch {
+      grownBytes -= lengthBytes;
+      const lessBytes = lengthBytes / STEP;
+      if (lessBytes > this.#in.ringDmb.lengthBytes && !this.#isOver) return this.#offerNew(lessBytes);
       this.#maxBytes = 0; // no memory, or the peer is gone: what there is has to do
     }
     this.#isRegistering = false;

@@ -12,6 +12,9 @@ import type { OutboundHalf } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
+/** As many as a word can say. */
+const MOST_WAITING = 2 ** 31 - 1;
+
 export class Outbound implements OutboundHalf {
   readonly #peer: RemoteDmb;
   readonly #words: Words;
@@ -179,7 +182,7 @@ export class Outbound implements OutboundHalf {
     let written = this.#put(chunk, from);
     const blocked = this.#flags & FLAG.WRITE_BLOCKED;
     if (from + written < chunk.length) {
-      this.#words.store(WORD.WAITING, chunk.length - from - written + behind);
+      this.#words.store(WORD.WAITING, Math.min(chunk.length - from - written + behind, MOST_WAITING));
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
       fence();

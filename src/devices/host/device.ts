@@ -43,7 +43,7 @@ export interface HostDeviceOptions {
 }
 
 /** How long a token may be ahead of its DMB; the owner has told of it already. */
-const ATTACH_WAIT_MS = 5000;
+const ATTACH_WAIT_MS = 1000;
 
 export class HostDevice implements Device {
   readonly name: 'host' | 'loopback';

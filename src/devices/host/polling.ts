@@ -32,8 +32,8 @@ const DEFAULT_BUDGET_US = 200;
 /** Less than that is not worth a turn. */
 const SMALLEST_BUDGET_MS = 0.01;
 /** Looks between two turns of the event loop: so many times a hop of so many looks. */
-const HOPS_PER_TURN = 96;
-const LOOKS_PER_HOP = 8;
+const HOPS_PER_TURN = 48;
+const LOOKS_PER_HOP = 16;
 /** How often the CPU is given away between two turns. */
 const YIELDS_PER_TURN = 4;
 /** A CPU that was away for so long, while we waited, is wanted by others too. */
@@ -72,8 +72,6 @@ export class Polling {
   #crowdedUntil = 0;
   #crowdedForMs = CROWDED_FOR_MS;
   #foundSinceStall = 0;
-  /** When we began to look with nothing in between. */
-  #lookingSince = 0;
   #hopsLeft = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
@@ -174,7 +172,6 @@ export class Polling {
     if (this.#active.size === 0) return;
     this.#schedule();
     this.#hopsLeft = spins ? HOPS_PER_TURN : YIELDS_PER_TURN;
-    this.#lookingSince = clock();
     void RESOLVED.then(spins ? this.#hop : this.#yield);
   };
 
@@ -183,27 +180,23 @@ export class Polling {
    * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise.
    */
   readonly #hop = (): void => {
-    if (--this.#hopsLeft < 0 || isTurnWanted()) {
-      this.#lookForStall(clock());
+    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
+    const before = clock();
+    const pair = this.#findWork();
+    // Within a hop nothing of the program's takes time.
+    this.#lookForStall(before, clock());
+    if (pair === null) {
+      void RESOLVED.then(this.#hop);
       return;
     }
-    for (const pair of this.#active) {
-      for (let looks = LOOKS_PER_HOP; looks > 0; looks--) {
-        if (!pair.hasWork) continue;
-        this.#lookForStall(clock());
-        this.#lookAt(pair);
-        nextTick(this.#afterTicks, this.#hopOn);
-        return;
-      }
-    }
-    void RESOLVED.then(this.#hop);
+    this.#lookAt(pair);
+    nextTick(this.#afterTicks, this.#hop);
   };
 
-  /** What the program has taken of the time is no stall. */
-  readonly #hopOn = (): void => {
-    this.#lookingSince = clock();
-    this.#hop();
-  };
+  #findWork(): PolledPair | null {
+    for (let looks = LOOKS_PER_HOP; looks > 0; looks--) for (const pair of this.#active) if (pair.hasWork) return pair;
+    return null;
+  }
 
   /** In a microtask of the program may stand a tick, and in that tick the listener of what comes next. */
   readonly #afterTicks = (look: () => void): void => {
@@ -213,9 +206,9 @@ export class Polling {
   /** The peer runs on our CPU, if at all: it is its turn. */
   readonly #yield = (): void => {
     if (--this.#hopsLeft < 0 || isTurnWanted()) return;
-    this.#lookingSince = clock();
+    const before = clock();
     yieldCpu();
-    this.#lookForStall(clock());
+    this.#lookForStall(before, clock());
     count(this.#counters, DEVICE_COUNTER.yields);
     let found = false;
     for (const pair of this.#active) {
@@ -228,8 +221,8 @@ export class Polling {
   };
 
   /** Others have had the CPU while we looked: only being woken gets us our turn in time then, unless much comes each time we have it. */
-  #lookForStall(now: number): void {
-    if (now - this.#lookingSince < STALL_MS) return;
+  #lookForStall(before: number, now: number): void {
+    if (now - before < STALL_MS) return;
     const pays = this.#foundSinceStall >= FOUND_PER_STALL;
     this.#foundSinceStall = 0;
     if (pays || now - this.#crowdedUntil > CALM_MS) this.#crowdedForMs = CROWDED_FOR_MS;

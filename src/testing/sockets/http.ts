@@ -223,11 +223,11 @@ export const http = {
   },
   keepAliveTimeout: (scene) =>
     timesOut(scene, GET('/'), { keepAliveTimeout: 100, keepAliveTimeoutBuffer: 0 } as ServerOptions),
-  headersTimeout: (scene) => timesOut(scene, 'GET / HT', { headersTimeout: 150, requestTimeout: 300 }),
+  headersTimeout: (scene) => timesOut(scene, 'GET / HT', { headersTimeout: 600, requestTimeout: 1200 }),
   requestTimeout: (scene) =>
     timesOut(scene, 'POST / HTTP/1.1\r\nHost: there\r\nContent-Length: 10\r\n\r\nab', {
-      headersTimeout: 150,
-      requestTimeout: 300,
+      headersTimeout: 600,
+      requestTimeout: 1200,
     }),
   'closeIdleConnections closes what is idle': async (scene) => {
     const { server, ask, log } = await web(scene, tell);
