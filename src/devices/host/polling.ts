@@ -42,7 +42,7 @@ const STALL_MS = 0.5;
 const FOUND_PER_STALL = 16;
 /** How long we do not, at first and at most. */
 const CROWDED_FOR_MS = 50;
-const CROWDED_FOR_MOST_MS = 1600;
+const CROWDED_FOR_MOST_MS = 200;
 /** Without a stall for that time, it is no longer so crowded. */
 const CALM_MS = 1000;
 /** How often it is looked where we run. */
