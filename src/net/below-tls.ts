@@ -118,19 +118,27 @@ const SMALL_BYTES = 4 * 1024;
 /** What C++ writes to a stream goes to a socket. */
 export function writeTo(socket: Socket, stream: JsStream, request: StreamRequest, chunks: readonly Buffer[]): void {
   const done = (error?: Error | null) => stream.finishWrite(request, statusOf(error));
-  const lengthBytes = chunks.reduce((sum, { length }) => sum + length, 0);
-  const last = chunks.at(-1);
-  if (last === undefined || chunks.length === 1 || lengthBytes <= Math.max(JOINED_BYTES, chunks.length * SMALL_BYTES)) {
-    socket.write(chunks.length === 1 && last ? last : Buffer.concat(chunks, lengthBytes), done);
+  const whole = inOnePiece(chunks);
+  if (whole !== null) {
+    socket.write(whole, done);
     return;
   }
   socket.cork();
   try {
     for (const chunk of chunks.slice(0, -1)) socket.write(chunk);
-    socket.write(last, done);
+    socket.write(chunks.at(-1) as Buffer, done);
   } finally {
     socket.uncork();
   }
+}
+
+/** Null where they are to be written one by one. */
+function inOnePiece(chunks: readonly Buffer[]): Buffer | null {
+  const [first] = chunks;
+  if (first !== undefined && chunks.length === 1) return first;
+  const lengthBytes = chunks.reduce((sum, { length }) => sum + length, 0);
+  const isJoined = lengthBytes <= Math.max(JOINED_BYTES, chunks.length * SMALL_BYTES);
+  return isJoined ? Buffer.concat(chunks, lengthBytes) : null;
 }
 
 function statusOf(error: NodeJS.ErrnoException | null | undefined): number {

@@ -44,11 +44,12 @@ export class PendingWrite {
     return this.#bytes[this.#index] === undefined;
   }
 
-  /** What was not given away. */
+  /** Of what was not given away. */
   get lengthBytes(): number {
     return this.#lengthBytes;
   }
 
+  /** What was not given away. */
   rest(): Uint8Array[] {
     const rest = this.#bytes.slice(this.#index);
     const [first] = rest;

@@ -63,10 +63,10 @@ export class Growth implements RingListener {
 
   // --- Our ring ---
 
-  blocked(waitingBytes: number): void {
+  blocked(): void {
     this.#blocked++;
     // It would wait so often: room is told of by the quarter.
-    const isLong = waitingBytes > (OFTEN * this.#in.ringDmb.lengthBytes) / 4;
+    const isLong = this.#in.waitingBytes > (OFTEN * this.#in.ringDmb.lengthBytes) / 4;
     if ((isLong || this.#blocked % OFTEN === 0) && !this.#isComing) this.#grow(STREAM_BYTES);
   }
 
@@ -93,25 +93,35 @@ export class Growth implements RingListener {
 
   /** Never rejects. */
   async #offerNew(lengthBytes: number): Promise<void> {
-    const { device, dmb: first } = this.#parts;
     this.#isRegistering = true;
-    grownBytes += lengthBytes; // before: many may grow in one turn
     try {
-      const dmb = await device.registerDmb({ peer: first.peer, lengthBytes, client: first.client });
+      const dmb = await this.#register(lengthBytes);
       this.#dmbs.add(dmb);
-      grownBytes += dmb.lengthBytes - lengthBytes;
       grown.add(this);
       sweepLater();
       if (this.#isOver) this.release();
       else this.#in.offerRing(dmb);
     } catch {
-      grownBytes -= lengthBytes;
-      const lessBytes = lengthBytes / STEP;
-      if (lessBytes > this.#in.ringDmb.lengthBytes && !this.#isOver) return this.#offerNew(lessBytes);
       this.#maxBytes = 0; // no memory, or the peer is gone: what there is has to do
     }
     this.#isRegistering = false;
     if (this.#maxBytes === 0) this.#lookAgain(); // who waits for room has to know that none comes
+  }
+
+  /** Of that length, or the next shorter one for which there is memory. */
+  async #register(lengthBytes: number): Promise<Dmb> {
+    const { device, dmb: first } = this.#parts;
+    grownBytes += lengthBytes; // before: many may grow in one turn
+    try {
+      const dmb = await device.registerDmb({ peer: first.peer, lengthBytes, client: first.client });
+      grownBytes += dmb.lengthBytes - lengthBytes;
+      return dmb;
+    } catch (error) {
+      grownBytes -= lengthBytes;
+      const lessBytes = lengthBytes / STEP;
+      if (lessBytes <= this.#in.ringDmb.lengthBytes || this.#isOver) throw error;
+      return this.#register(lessBytes);
+    }
   }
 
   refused(dmb: Dmb): void {

@@ -17,8 +17,8 @@ const PIECE_BYTES = 16 * 1024;
 
 /** What becomes of rings. */
 export interface RingListener {
-  /** The writer was found waiting for room, and got some. @param waitingBytes what it said that it has besides; 0 if nothing */
-  blocked(waitingBytes: number): void;
+  /** The writer was found waiting for room, and got some. */
+  blocked(): void;
   /** The sender cannot use the ring that it was offered. */
   refused(dmb: Dmb): void;
   /** Everything that was in this ring is taken, and the sender goes on in another one. */
@@ -433,7 +433,7 @@ export class Inbound implements InboundHalf {
     if ((this.#words.load(WORD.FLAGS) & FLAG.WRITE_BLOCKED) === 0) return;
     this.#mayBlock = false;
     this.#words.signal();
-    this.listener.blocked(this.waitingBytes);
+    this.listener.blocked();
   }
 
   /**

@@ -36,8 +36,10 @@ const FAULTS = {
   },
 } satisfies Record<string, (socket: Socket) => unknown>;
 
-/** Titles of the scenarios that show something else than on plain TCP. */
-/** @param limitMs of each scenario: one that has no end then differs */
+/**
+ * Titles of the scenarios that show something else than on plain TCP.
+ * @param limitMs of each: one that has no end then differs
+ */
 async function differences(spoil: (socket: Socket) => unknown, limitMs = 15_000): Promise<string[]> {
   const spoiled = async (options?: Parameters<typeof socketPair>[0]): Promise<SocketPair> => {
     const pair = await socketPair(options);
