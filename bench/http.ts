@@ -1,17 +1,15 @@
 /** How many HTTP requests a second? Keep-alive connections with one request at a time each, 1 KiB answers. */
 import type { Comparison, Step } from './question.ts';
 
-const CONNECTIONS = 8;
-
-function requests(by: 'node:http' | 'fetch', more: Partial<Step> = {}): Step {
+function requests(by: 'node:http' | 'fetch', connections: number, more: Partial<Step> = {}): Step {
   return {
-    name: `${by === 'fetch' ? 'fetch' : 'HTTP'} over ${CONNECTIONS} connections`,
+    name: `${by === 'fetch' ? 'fetch' : 'HTTP'} over ${connections} connection${connections === 1 ? '' : 's'}`,
     figures: [{ name: 'requests', unit: '/s', better: 'higher' }],
-    window: { warmMs: 300, windowMs: 1000 },
-    isQuick: true,
+    window: { warmMs: 1500, windowMs: 1000 },
+    isQuick: connections === 8,
     measure: ({ ends, transport: { expects }, path }, window) =>
       ends.withServer({ kind: 'http', messageBytes: 1024, path: path() }, async (to) => [
-        await ends.client.requests({ to, by, connections: CONNECTIONS, expects, ...window }),
+        await ends.client.requests({ to, by, connections, expects, ...window }),
       ]),
     ...more,
   };
@@ -21,7 +19,9 @@ export const http: Comparison = {
   name: 'http',
   isShort: true,
   steps: [
-    requests('node:http'),
-    requests('fetch', { canTake: ({ isUnix }) => !isUnix }), // it knows no Unix sockets
+    requests('node:http', 1),
+    requests('node:http', 8),
+    requests('node:http', 64),
+    requests('fetch', 8, { canTake: ({ isUnix }) => !isUnix }), // it knows no Unix sockets
   ],
 };

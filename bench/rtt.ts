@@ -20,7 +20,7 @@ export function roundTrip(messageBytes: number, more: Partial<Step> = {}): Step 
   return {
     name: `round trip ${sizeText(messageBytes)}`,
     figures: ROUND_TRIP_FIGURES,
-    window: { warmMs: 200, windowMs: 700 },
+    window: { warmMs: 500, windowMs: 700 },
     isQuick: true,
     canTake: ({ name }) => name !== MEMCPY.name,
     measure: async (subject, window) => roundTripValues(await measure(subject, messageBytes, window)),

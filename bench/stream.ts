@@ -12,7 +12,7 @@ export function stream(writeBytes: number, more: Partial<Step> = {}): Step {
       { name: 'rate', unit: 'GB/s', better: 'higher' },
       { name: 'CPU', unit: 's/GB', better: 'lower' },
     ],
-    window: { warmMs: 200, windowMs: 1000 },
+    window: { warmMs: 500, windowMs: 1000 },
     isQuick: true,
     measure: (subject, window) => measure(subject, writeBytes, window),
     ...more,

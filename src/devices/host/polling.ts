@@ -31,11 +31,14 @@ export interface PolledPair {
 const DEFAULT_BUDGET_US = 200;
 /** Less than that is not worth a turn. */
 const SMALLEST_BUDGET_MS = 0.01;
-/** Looks between two turns of the event loop: so many times a hop of so many looks. */
-const HOPS_PER_TURN = 48;
-const LOOKS_PER_HOP = 16;
-/** How often the CPU is given away between two turns. */
+/** Looks for nothing between two turns of the event loop. */
+const LOOKS_PER_TURN = 768;
+/** Of them in one go: at first; each time twice as many. */
+const LOOKS_AT_ONCE = 16;
+/** How often the CPU is given away for nothing between two turns. */
 const YIELDS_PER_TURN = 4;
+/** However much is found, everything else that the program waits for has its turn after that time. */
+const TURN_MS = 0.2;
 /** A CPU that was away for so long, while we waited, is wanted by others too. */
 const STALL_MS = 0.5;
 /** A stall costs so many times what it costs to be woken: it pays where so much was found since the one before, and else not to wait. */
@@ -72,7 +75,10 @@ export class Polling {
   #crowdedUntil = 0;
   #crowdedForMs = CROWDED_FOR_MS;
   #foundSinceStall = 0;
-  #hopsLeft = 0;
+  #looksLeft = 0;
+  #looksAtOnce = LOOKS_AT_ONCE;
+  #yieldsLeft = 0;
+  #turnEnds = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
   readonly #counters: Float64Array;
@@ -171,17 +177,19 @@ export class Polling {
     }
     if (this.#active.size === 0) return;
     this.#schedule();
-    this.#hopsLeft = spins ? HOPS_PER_TURN : YIELDS_PER_TURN;
+    this.#expectMore();
+    this.#turnEnds = clock() + TURN_MS;
     void RESOLVED.then(spins ? this.#hop : this.#yield);
   };
 
   /**
    * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, in microtasks: what the
-   * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise.
+   * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise; more, when
+   * it has had its chance.
    */
   readonly #hop = (): void => {
-    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
     const before = clock();
+    if (this.#looksLeft <= 0 || before > this.#turnEnds || isTurnWanted()) return;
     const pair = this.#findWork();
     // Within a hop nothing of the program's takes time.
     this.#lookForStall(before, clock());
@@ -189,12 +197,23 @@ export class Polling {
       void RESOLVED.then(this.#hop);
       return;
     }
+    this.#expectMore();
     this.#lookAt(pair);
     nextTick(this.#afterTicks, this.#hop);
   };
 
+  #expectMore(): void {
+    this.#looksLeft = LOOKS_PER_TURN;
+    this.#looksAtOnce = LOOKS_AT_ONCE;
+    this.#yieldsLeft = YIELDS_PER_TURN;
+  }
+
   #findWork(): PolledPair | null {
-    for (let looks = LOOKS_PER_HOP; looks > 0; looks--) for (const pair of this.#active) if (pair.hasWork) return pair;
+    for (let looks = this.#looksAtOnce; looks > 0; looks--) {
+      for (const pair of this.#active) if (pair.hasWork) return pair;
+    }
+    this.#looksLeft -= this.#looksAtOnce;
+    this.#looksAtOnce *= 2;
     return null;
   }
 
@@ -205,8 +224,8 @@ export class Polling {
 
   /** The peer runs on our CPU, if at all: it is its turn. */
   readonly #yield = (): void => {
-    if (--this.#hopsLeft < 0 || isTurnWanted()) return;
     const before = clock();
+    if (--this.#yieldsLeft < 0 || before > this.#turnEnds || isTurnWanted()) return;
     yieldCpu();
     this.#lookForStall(before, clock());
     count(this.#counters, DEVICE_COUNTER.yields);
@@ -216,8 +235,12 @@ export class Polling {
       found = true;
       this.#lookAt(pair);
     }
-    if (found) nextTick(this.#afterTicks, this.#yield);
-    else void RESOLVED.then(this.#yield);
+    if (found) {
+      this.#expectMore();
+      nextTick(this.#afterTicks, this.#yield);
+    } else {
+      void RESOLVED.then(this.#yield);
+    }
   };
 
   /** Others have had the CPU while we looked: only being woken gets us our turn in time then, unless much comes each time we have it. */
