@@ -2,12 +2,15 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { type EventEmitter, once } from 'node:events';
 import { Agent, get } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { load } from '../packages.ts';
 import { cpuSecondsOf } from '../process-facts.ts';
-import { type Address, collectGarbage, type Expectation, type Sample, sample, sleep, type Window } from './control.ts';
-import { type Path, pathFor } from './path.ts';
+import { type Address, collectGarbage, type Expectation, type Sample, sleep, type Window } from './control.ts';
+import { closed, dial, open } from './dial.ts';
+import { type Path, pathFor, verified } from './path.ts';
+import { Reading, type ReadingWay } from './reading.ts';
 import { type Latency, type RoundTrips, Times } from './times.ts';
+import { Writer } from './writer.ts';
 
 interface To {
   readonly to: Address;
@@ -95,6 +98,19 @@ export const clientCommands = {
 
   /** Resolves to all that was written, once it has arrived. */
   stopStream: (): Promise<number> => runningStream().stop(),
+
+  /** Reads what a source writes; resolves when the connection has moved. */
+  async startReading({ to, by, expects }: To & Expects & { readonly by: ReadingWay }): Promise<void> {
+    const path = await pathFor(expects);
+    reading = await Reading.start(to, by, path);
+    const { socket } = reading;
+    await path.settled(() => [socket], 'in');
+  },
+
+  sampleRead: (window: Window): Promise<Sample> => runningReading().sample(window),
+
+  /** Resolves to all that was read, once nothing more comes. */
+  stopReading: (): Promise<number> => runningReading().stop(),
 
   // --- HTTP ---
 
@@ -332,30 +348,6 @@ async function measured(
 const OPEN_AT_ONCE = 50;
 const opened: Socket[] = [];
 
-function open(to: Address): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = dial(to);
-    socket.once('error', reject);
-    socket.once('connect', () => {
-      socket.off('error', reject);
-      socket.on('error', () => {}); // 'close' tells
-      resolve(socket);
-    });
-  });
-}
-
-function dial(to: Address): Socket {
-  if (to.path !== undefined) return connect({ path: to.path });
-  return connect({ port: to.port ?? 0, host: '127.0.0.1', noDelay: true });
-}
-
-function closed(socket: Socket): Promise<void> {
-  return new Promise((resolve) => {
-    if (socket.closed) resolve();
-    else socket.once('close', () => resolve());
-  });
-}
-
 /** For so long, and at least once. */
 function pingPong(socket: Socket, message: Buffer, forMs: number, times?: Times): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -405,6 +397,13 @@ function shortConnection(to: Address, request: Buffer): Promise<number> {
   });
 }
 
+let reading: Reading | null = null;
+
+function runningReading(): Reading {
+  if (reading === null) throw new Error('nothing is read');
+  return reading;
+}
+
 let stream: Stream | null = null;
 
 function runningStream(): Stream {
@@ -412,50 +411,28 @@ function runningStream(): Stream {
   return stream;
 }
 
-/** More than that in one turn of the event loop would keep its timers waiting: sockets may take everything at once. */
-const TURN_BYTES = 1 << 20;
-
 class Stream {
   readonly #socket: Socket;
-  readonly #chunk: Buffer;
+  readonly #writer: Writer;
   readonly #path: Path;
-  #sent = 0;
-  #stopped = false;
 
   constructor(socket: Socket, writeBytes: number, path: Path) {
     this.#socket = socket;
-    this.#chunk = Buffer.alloc(writeBytes, 'c');
+    this.#writer = new Writer(socket, writeBytes);
     this.#path = path;
   }
 
   start(): void {
-    this.#socket.on('drain', () => this.#write());
-    this.#socket.resume();
-    this.#write();
-  }
-
-  /** As a well-behaved program does: until `write` says no, and on with 'drain'. */
-  #write(): void {
-    for (let left = TURN_BYTES; left > 0; left -= this.#chunk.length) {
-      if (this.#stopped || this.#socket.destroyed) return;
-      this.#sent += this.#chunk.length;
-      if (!this.#socket.write(this.#chunk)) return;
-    }
-    setImmediate(() => this.#write());
+    this.#writer.start();
   }
 
   async sample(window: Window): Promise<Sample> {
-    await sleep(window.warmMs);
-    const verify = this.#path.watch([this.#socket]);
-    const result = await sample(() => this.#sent, { warmMs: 0, windowMs: window.windowMs });
-    verify();
-    return result;
+    return await verified(this.#path, this.#socket, () => this.#writer.sent, window);
   }
 
   async stop(): Promise<number> {
-    this.#stopped = true;
-    this.#socket.end();
+    this.#writer.stop();
     await closed(this.#socket);
-    return this.#sent;
+    return this.#writer.sent;
   }
 }

@@ -1,7 +1,7 @@
 /** Which way bytes go: asked of Isthmus inside the client, so that nothing is measured that is not what it is called. */
 import type { Socket } from 'node:net';
 import type { ConnectionInfo } from '../../src/net/info.ts';
-import { type Expectation, sleep } from './control.ts';
+import { type Expectation, type Sample, sample, sleep, type Window } from './control.ts';
 
 export interface Path {
   /** Resolves when all bytes of the sockets go the expected way; rejects with the reason when they do not in time. */
@@ -10,8 +10,8 @@ export interface Path {
   watch(sockets: readonly Socket[]): () => void;
 }
 
-/** `out`: nothing comes back, so nobody can say whether that direction has moved. */
-export type Directions = 'both' | 'out';
+/** Of one in which nothing goes nobody can say whether it has moved. */
+export type Directions = 'both' | 'out' | 'in';
 
 const TIMEOUT_MS = 4000;
 /** More, for each socket. */
@@ -54,7 +54,8 @@ export async function pathFor(expects: Expectation): Promise<Path> {
           const now = info(socket);
           const { inTcp, inShm, outTcp, outShm } = now.bytes;
           if (then === undefined) continue;
-          if (outShm === then.outShm) throw new Error(`no byte went through shared memory: ${whyNot(now)}`);
+          if (outShm === then.outShm && inShm === then.inShm)
+            throw new Error(`no byte went through shared memory: ${whyNot(now)}`);
           if (outTcp !== then.outTcp || inTcp !== then.inTcp)
             throw new Error(
               `${outTcp - then.outTcp + inTcp - then.inTcp} bytes went over TCP, ${outShm - then.outShm + inShm - then.inShm} did not`,
@@ -65,8 +66,17 @@ export async function pathFor(expects: Expectation): Promise<Path> {
   };
 }
 
+/** Bytes that go through a socket, by a counter of them; all have to go the expected way. */
+export async function verified(path: Path, socket: Socket, bytes: () => number, window: Window): Promise<Sample> {
+  await sleep(window.warmMs);
+  const verify = path.watch([socket]);
+  const result = await sample(bytes, { warmMs: 0, windowMs: window.windowMs });
+  verify();
+  return result;
+}
+
 function hasMoved({ mode, bytes }: ConnectionInfo, directions: Directions): boolean {
-  return mode === 'SMC-D' && bytes.outShm > 0 && (directions === 'out' || bytes.inShm > 0);
+  return mode === 'SMC-D' && (directions === 'in' || bytes.outShm > 0) && (directions === 'out' || bytes.inShm > 0);
 }
 
 /** What the first of some sockets says of itself; for the other end, when it has failed. */

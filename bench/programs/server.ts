@@ -4,11 +4,12 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { load } from '../packages.ts';
 import { type Address, collectGarbage, type Sample, sample, type Window } from './control.ts';
 import { describeFirst } from './path.ts';
+import { Writer } from './writer.ts';
 
 export interface ListenOptions {
-  /** echo: answers each whole message; sink: counts; http: answers requests; ws: echo of WebSockets. */
-  readonly kind: 'echo' | 'sink' | 'http' | 'ws';
-  /** Of a message, or of the body of an answer. */
+  /** echo: answers each whole message; sink: counts; source: writes as fast as it goes; http: answers requests; ws: echo of WebSockets. */
+  readonly kind: 'echo' | 'sink' | 'source' | 'http' | 'ws';
+  /** Of a message, of a write, or of the body of an answer. */
   readonly messageBytes: number;
   /** A path: listen there, on a Unix socket. */
   readonly path: string | null;
@@ -17,6 +18,8 @@ export interface ListenOptions {
 const listeners = new Set<Server>();
 const sockets = new Set<Socket>();
 let received = 0;
+/** Of the last source. */
+let writer: Writer | null = null;
 
 export const serverCommands = {
   async listen({ kind, messageBytes, path }: ListenOptions): Promise<Address> {
@@ -55,6 +58,11 @@ export const serverCommands = {
 
   sampleReceived: (window: Window): Promise<Sample> => sample(() => received, window),
 
+  /** What the source has written. */
+  written: (): number => writer?.sent ?? 0,
+
+  sampleWritten: (window: Window): Promise<Sample> => sample(() => writer?.sent ?? 0, window),
+
   collectServer: collectGarbage,
 };
 
@@ -63,6 +71,7 @@ export type ServerCommands = typeof serverCommands;
 const SERVERS = {
   echo: (messageBytes: number) => createServer(echo(messageBytes)),
   sink: () => createServer(sink),
+  source: (writeBytes: number) => createServer(source(writeBytes)),
   http,
   ws: webSockets,
 } as const;
@@ -85,6 +94,15 @@ function sink(socket: Socket): void {
   socket.on('data', ({ length }) => {
     received += length;
   });
+}
+
+function source(writeBytes: number): (socket: Socket) => void {
+  return (socket) => {
+    const own = new Writer(socket, writeBytes);
+    writer = own;
+    socket.on('end', () => own.stop());
+    own.start();
+  };
 }
 
 function http(bodyBytes: number): Server {

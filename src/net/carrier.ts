@@ -839,7 +839,7 @@ export class Carrier {
     }
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
-      const chunk = inbound.take(this.#delivery.chunkBytes);
+      const chunk = inbound.take(this.#delivery.chunkBytes, this.#delivery.room);
       if (chunk === null) break;
       left -= chunk.length;
       count(this.#counters, COUNTER.reads);

@@ -62,7 +62,12 @@ export class Delivery {
     return this.#onread === null ? CHUNK_BYTES : this.#onreadBuffer().length;
   }
 
-  /** A chunk that did not come from C++. Whether more is wanted now. */
+  /** Where the program wants it; null: it may have memory of its own. */
+  get room(): Uint8Array | null {
+    return this.#onread === null || this.sink !== null ? null : this.#onreadBuffer();
+  }
+
+  /** A chunk that did not come from C++; it may stand in `room`. Whether more is wanted now. */
   give(chunk: Buffer): boolean {
     if (this.sink !== null) return this.sink(chunk);
     return this.#onread === null ? this.#toStream(chunk) : this.#toOnread(this.#onread, chunk);
@@ -102,7 +107,7 @@ export class Delivery {
   #toOnread(onread: OnreadCallback, chunk: Buffer): boolean {
     const buffer = this.#onreadBuffer();
     this.#nextBuffer = null;
-    buffer.set(chunk);
+    if (chunk.buffer !== buffer.buffer || chunk.byteOffset !== buffer.byteOffset) buffer.set(chunk);
     return onread.call(this.#socket, chunk.length, buffer) !== false;
   }
 

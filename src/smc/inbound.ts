@@ -6,6 +6,7 @@
  * stored before.
  */
 import { cursorDistance, type Dmb, fence, RingReader } from '../ism/index.ts';
+import { chunkOf } from './chunk.ts';
 import { PeerFault } from './errors.ts';
 import { RECEIVER, type ReceiverAction, type ReceiverEvent, type ReceiverState } from './handover/receiver.ts';
 import { FLAG, WORD } from './head.ts';
@@ -307,11 +308,10 @@ export class Inbound implements InboundHalf {
     return cursorDistance(this.#consumed, this.#produced);
   }
 
-  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
-  take(max: number): Buffer | null {
+  take(max: number, into: Uint8Array | null = null): Buffer | null {
     if (!this.isFromRing) return this.#heldBytes > 0 ? this.#takeHeld(max) : null;
     const length = Math.min(max, this.#ready);
-    return length > 0 ? this.#takeFromRing(length) : null;
+    return length > 0 ? this.#takeFromRing(length, into) : null;
   }
 
   /** Bytes in the ring that we read, as far as they were seen. */
@@ -335,9 +335,8 @@ export class Inbound implements InboundHalf {
     return now;
   }
 
-  #takeFromRing(length: number): Buffer {
-    // Memory of its own, as what comes from TCP has it: programs take `chunk.buffer`, and post it to threads.
-    const bytes = Buffer.allocUnsafeSlow(length);
+  #takeFromRing(length: number, into: Uint8Array | null): Buffer {
+    const bytes = chunkOf(length, into);
     const ring = this.#readersRing;
     for (let done = 0; done < length; ) {
       // A piece at a time: a writer that waits fills the room of one while the next is copied.

@@ -80,8 +80,11 @@ export interface InboundHalf {
   neverCut(): void;
   /** TCP has ended, by FIN or by error. What was promised is read first; afterwards only `take` gives bytes. */
   tcpEnd(): void;
-  /** The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`. */
-  take(max: number): Buffer | null;
+  /**
+   * The next bytes that do not come from TCP directly, at most `max`; null when there are none now. To be followed by `taken`.
+   * @param into where those of the ring are put, with room for so many; else they get memory of their own
+   */
+  take(max: number, into?: Uint8Array | null): Buffer | null;
   /** As `take`, without a copy, and not beyond the end of the ring; null where the next bytes are to be taken. */
   lend(max: number): Loan | null;
   /** To be called after `take`, once what was taken is handed on. */

@@ -33,7 +33,7 @@ const DEFAULT_BUDGET_US = 200;
 const SMALLEST_BUDGET_MS = 0.01;
 /** Looks for nothing between two turns of the event loop. */
 const LOOKS_PER_TURN = 768;
-/** Of them in one go: at first; each time twice as many. */
+/** Of them in one go, over all pairs: at first; each time twice as many. */
 const LOOKS_AT_ONCE = 16;
 /** How often the CPU is given away for nothing between two turns. */
 const YIELDS_PER_TURN = 4;
@@ -189,7 +189,7 @@ export class Polling {
    */
   readonly #hop = (): void => {
     const before = clock();
-    if (this.#looksLeft <= 0 || before > this.#turnEnds || isTurnWanted()) return;
+    if (this.#looksLeft <= 0 || this.#active.size === 0 || before > this.#turnEnds || isTurnWanted()) return;
     const pair = this.#findWork();
     // Within a hop nothing of the program's takes time.
     this.#lookForStall(before, clock());
@@ -209,7 +209,7 @@ export class Polling {
   }
 
   #findWork(): PolledPair | null {
-    for (let looks = this.#looksAtOnce; looks > 0; looks--) {
+    for (let looks = this.#looksAtOnce; looks > 0; looks -= this.#active.size) {
       for (const pair of this.#active) if (pair.hasWork) return pair;
     }
     this.#looksLeft -= this.#looksAtOnce;

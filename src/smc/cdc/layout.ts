@@ -11,6 +11,7 @@
  * its own, which it may spoil in any case.
  */
 import type { Dmb, RemoteDmb } from '../../ism/index.ts';
+import { chunkOf } from '../chunk.ts';
 import { RECEIVER, type ReceiverEvent, type ReceiverState } from '../handover/receiver.ts';
 import { SENDER, type SenderEvent, type SenderState } from '../handover/sender.ts';
 import { CLOSED_FLAGS, END_FLAGS, FLAG } from '../head.ts';
@@ -178,11 +179,11 @@ class CdcInbound implements InboundHalf {
     this.#step('end');
   }
 
-  take(max: number): Buffer | null {
+  take(max: number, into: Uint8Array | null = null): Buffer | null {
     const { cdc, dmb } = this.#ends;
     const length = Math.min(max, readable(cdc));
     if (length === 0) return null;
-    const bytes = Buffer.allocUnsafe(length);
+    const bytes = chunkOf(length, into);
     let at = 0;
     for (const piece of pieces(cdc.ownRing, cdc.consumed, length)) {
       at += dmb.bytes.copy(bytes, at, CDC_BYTES + piece.offset, CDC_BYTES + piece.offset + piece.length);
