@@ -51,7 +51,8 @@ function figuresOf({ isOneProcess }: Ends, received: Sample, sent: Sample, total
 
 /** The other way round: the client reads, since sockets of servers have no `onread`. */
 function read(by: ReadingWay, writeBytes: number): Step {
-  const how = by === 'leases' ? 'leased (TCP and Unix sockets: one buffer reused)' : 'one buffer reused';
+  const how =
+    by === 'leases' ? 'leased and not looked at (TCP and Unix sockets: one buffer reused)' : 'one buffer reused';
   return stream(writeBytes, {
     name: `stream, writes of ${sizeText(writeBytes)}, ${how}`,
     isQuick: false,

@@ -30,7 +30,7 @@ export const INQUIRIES: readonly Inquiry[] = [start, alone, short, idle, memory,
 export const QUESTION_NAMES: readonly string[] = [...COMPARISONS, ...INQUIRIES].map(({ name }) => name);
 
 export interface BenchOptions {
-  /** Null = three; fewer in the short form on a slow machine. */
+  /** Null = three; in the short form as many as there is time for. */
   readonly rounds: number | null;
   /** Some steps, some transports, one place, shorter windows; of all questions, less than half a minute. */
   readonly isQuick: boolean;

@@ -7,7 +7,7 @@ import { load } from '../packages.ts';
 import { cpuSecondsOf } from '../process-facts.ts';
 import { type Address, collectGarbage, type Expectation, type Sample, sleep, type Window } from './control.ts';
 import { closed, dial, open } from './dial.ts';
-import { type Path, pathFor, verified } from './path.ts';
+import { type Path, pathFor, sampleOn } from './path.ts';
 import { Reading, type ReadingWay } from './reading.ts';
 import { type Latency, type RoundTrips, Times } from './times.ts';
 import { Writer } from './writer.ts';
@@ -427,7 +427,7 @@ class Stream {
   }
 
   async sample(window: Window): Promise<Sample> {
-    return await verified(this.#path, this.#socket, () => this.#writer.sent, window);
+    return await sampleOn(this.#path, this.#socket, 'out', () => this.#writer.sent, window);
   }
 
   async stop(): Promise<number> {

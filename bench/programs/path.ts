@@ -7,10 +7,10 @@ export interface Path {
   /** Resolves when all bytes of the sockets go the expected way; rejects with the reason when they do not in time. */
   settled(sockets: () => readonly Socket[], directions: Directions, step?: () => Promise<void>): Promise<void>;
   /** To be called at the end of a window: throws when bytes since then went another way. */
-  watch(sockets: readonly Socket[]): () => void;
+  watch(sockets: readonly Socket[], direction?: 'out' | 'in'): () => void;
 }
 
-/** Of one in which nothing goes nobody can say whether it has moved. */
+/** Of a direction in which nothing goes nobody can say whether it has moved. */
 export type Directions = 'both' | 'out' | 'in';
 
 const TIMEOUT_MS = 4000;
@@ -46,7 +46,7 @@ export async function pathFor(expects: Expectation): Promise<Path> {
           throw new Error(`moved to ${device} ${access} instead of ${expects.device} ${expects.access}`);
       }
     },
-    watch(sockets) {
+    watch(sockets, direction = 'out') {
       const before = sockets.map((socket) => info(socket).bytes);
       return () => {
         for (const [i, socket] of sockets.entries()) {
@@ -54,7 +54,7 @@ export async function pathFor(expects: Expectation): Promise<Path> {
           const now = info(socket);
           const { inTcp, inShm, outTcp, outShm } = now.bytes;
           if (then === undefined) continue;
-          if (outShm === then.outShm && inShm === then.inShm)
+          if (direction === 'out' ? outShm === then.outShm : inShm === then.inShm)
             throw new Error(`no byte went through shared memory: ${whyNot(now)}`);
           if (outTcp !== then.outTcp || inTcp !== then.inTcp)
             throw new Error(
@@ -66,10 +66,16 @@ export async function pathFor(expects: Expectation): Promise<Path> {
   };
 }
 
-/** Bytes that go through a socket, by a counter of them; all have to go the expected way. */
-export async function verified(path: Path, socket: Socket, bytes: () => number, window: Window): Promise<Sample> {
+/** Bytes that go through a socket in one direction, by a counter of them; all have to go the expected way. */
+export async function sampleOn(
+  path: Path,
+  socket: Socket,
+  direction: 'out' | 'in',
+  bytes: () => number,
+  window: Window,
+): Promise<Sample> {
   await sleep(window.warmMs);
-  const verify = path.watch([socket]);
+  const verify = path.watch([socket], direction);
   const result = await sample(bytes, { warmMs: 0, windowMs: window.windowMs });
   verify();
   return result;

@@ -45,6 +45,7 @@ export const serverCommands = {
     listeners.clear();
     for (const socket of sockets) socket.destroy();
     received = 0;
+    writer = null;
   },
 
   /** How many connections are open. */

@@ -14,12 +14,12 @@ const HELP = `Usage: isthmus bench [options]
 Compares plain TCP, Unix sockets and Isthmus in one run: all take each measurement one after the other, in a new
 order each round, and ratios are made within a round. The short form, unless told otherwise: less than half a minute.
 
-      --full               all questions, all places: about 20 minutes. Some need packages that this one does not bring
+      --full               all questions, all places: about 35 minutes. Some need packages that this one does not bring
                            along (zeromq, ws), and say so where they are missing
       --only NAME[,NAME]   of ${wrapped(QUESTION_NAMES)}
       --place NAME[,NAME]  two: two processes pinned to two CPUs; one: both pinned to one; any: not pinned;
                            inside: both ends in one process
-      --rounds N           default: ${DEFAULT_ROUNDS}; in the short form fewer on a slow machine
+      --rounds N           default: ${DEFAULT_ROUNDS}; in the short form as many as there is time for
       --quick              with --only or --place: in short, in one place
       --json               everything, by round, as JSON
       --markdown FILE      writes a document, with what is not better in words

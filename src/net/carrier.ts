@@ -839,7 +839,8 @@ export class Carrier {
     }
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
-      const chunk = inbound.take(this.#delivery.chunkBytes, this.#delivery.room);
+      const { room } = this.#delivery;
+      const chunk = inbound.take(room?.length ?? CHUNK_BYTES, room);
       if (chunk === null) break;
       left -= chunk.length;
       count(this.#counters, COUNTER.reads);
@@ -849,7 +850,7 @@ export class Carrier {
         this.#socketDestroy();
         return;
       }
-      const wantsMore = this.#delivery.give(chunk);
+      const wantsMore = this.#delivery.give(chunk, room);
       if (!wantsMore && !this.#closed) {
         this.#wants = false;
         this.#handle.reading = false;

@@ -57,20 +57,18 @@ export class Delivery {
     return this.#socket._readableState.flowing === true && this.#socket.listenerCount('data') === 0;
   }
 
-  /** How long the next chunk may be. */
-  get chunkBytes(): number {
-    return this.#onread === null ? CHUNK_BYTES : this.#onreadBuffer().length;
-  }
-
-  /** Where the program wants it; null: it may have memory of its own. */
+  /** Where the program wants the next chunk; null: in memory of its own. */
   get room(): Uint8Array | null {
     return this.#onread === null || this.sink !== null ? null : this.#onreadBuffer();
   }
 
-  /** A chunk that did not come from C++; it may stand in `room`. Whether more is wanted now. */
-  give(chunk: Buffer): boolean {
+  /**
+   * A chunk that did not come from C++. Whether more is wanted now.
+   * @param room as it was before; the chunk may stand there, and has room there
+   */
+  give(chunk: Buffer, room: Uint8Array | null): boolean {
     if (this.sink !== null) return this.sink(chunk);
-    return this.#onread === null ? this.#toStream(chunk) : this.#toOnread(this.#onread, chunk);
+    return this.#onread === null || room === null ? this.#toStream(chunk) : this.#toOnread(this.#onread, chunk, room);
   }
 
   /** One that did, by `push`, or the end of what C++ reads. */
@@ -104,11 +102,11 @@ export class Delivery {
     return SOCKET.push.call(socket, chunk);
   }
 
-  #toOnread(onread: OnreadCallback, chunk: Buffer): boolean {
-    const buffer = this.#onreadBuffer();
+  #toOnread(onread: OnreadCallback, chunk: Buffer, room: Uint8Array): boolean {
     this.#nextBuffer = null;
-    if (chunk.buffer !== buffer.buffer || chunk.byteOffset !== buffer.byteOffset) buffer.set(chunk);
-    return onread.call(this.#socket, chunk.length, buffer) !== false;
+    // What TCP had brought before it was wanted does not stand there yet.
+    if (chunk.buffer !== room.buffer || chunk.byteOffset !== room.byteOffset) room.set(chunk);
+    return onread.call(this.#socket, chunk.length, room) !== false;
   }
 
   /**

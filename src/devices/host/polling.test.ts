@@ -69,3 +69,32 @@ test('where little comes each time that we have the CPU, we sleep', { skip }, as
 test('where much comes each time, we wait', { skip }, async () => {
   assert.ok((await waits(new Peer(50), 40)) > 20);
 });
+
+test('a peer of whom something comes all the time keeps neither another peer nor the event loop waiting', {
+  skip,
+}, async () => {
+  const polling = new Polling(200);
+  const peers = [new Chatterer(), new Chatterer()];
+  for (const peer of peers) {
+    polling.add(peer);
+    polling.rung(peer);
+  }
+  for (let turns = 0; turns < 20; turns++) await rest(1);
+  for (const peer of peers) polling.remove(peer);
+  const [most = 0, least = 0] = peers.map(({ looks }) => looks).sort((a, b) => b - a);
+  assert.ok(least > 1000, `${most} and ${least} looks`);
+  assert.ok(least > most / 2, `${most} and ${least} looks`);
+});
+
+class Chatterer extends Peer {
+  looks = 0;
+
+  constructor() {
+    super(Number.POSITIVE_INFINITY);
+  }
+
+  override look(): number {
+    this.looks++;
+    return super.look();
+  }
+}

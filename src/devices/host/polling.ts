@@ -33,8 +33,9 @@ const DEFAULT_BUDGET_US = 200;
 const SMALLEST_BUDGET_MS = 0.01;
 /** Looks for nothing between two turns of the event loop. */
 const LOOKS_PER_TURN = 768;
-/** Of them in one go, over all pairs: at first; each time twice as many. */
+/** Of them in one go, at least: else as many as a part of those that there were. */
 const LOOKS_AT_ONCE = 16;
+const PART_AT_ONCE = 1 / 4;
 /** How often the CPU is given away for nothing between two turns. */
 const YIELDS_PER_TURN = 4;
 /** However much is found, everything else that the program waits for has its turn after that time. */
@@ -76,7 +77,6 @@ export class Polling {
   #crowdedForMs = CROWDED_FOR_MS;
   #foundSinceStall = 0;
   #looksLeft = 0;
-  #looksAtOnce = LOOKS_AT_ONCE;
   #yieldsLeft = 0;
   #turnEnds = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
@@ -184,37 +184,41 @@ export class Polling {
 
   /**
    * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, in microtasks: what the
-   * program has to do in ticks and microtasks comes first whenever something was found, and waits a microsecond otherwise; more, when
-   * it has had its chance.
+   * program has to do in ticks and microtasks comes first whenever something was found; later it waits a microsecond each time, and more
+   * when it has had its chance.
    */
   readonly #hop = (): void => {
     const before = clock();
-    if (this.#looksLeft <= 0 || this.#active.size === 0 || before > this.#turnEnds || isTurnWanted()) return;
-    const pair = this.#findWork();
+    if (this.#looksLeft <= 0 || before > this.#turnEnds || isTurnWanted()) return;
+    const isFound = this.#waitForWork();
     // Within a hop nothing of the program's takes time.
     this.#lookForStall(before, clock());
-    if (pair === null) {
-      void RESOLVED.then(this.#hop);
-      return;
-    }
-    this.#expectMore();
-    this.#lookAt(pair);
-    nextTick(this.#afterTicks, this.#hop);
+    if (isFound) this.#takeFound(this.#hop);
+    else void RESOLVED.then(this.#hop);
   };
 
   #expectMore(): void {
     this.#looksLeft = LOOKS_PER_TURN;
-    this.#looksAtOnce = LOOKS_AT_ONCE;
     this.#yieldsLeft = YIELDS_PER_TURN;
   }
 
-  #findWork(): PolledPair | null {
-    for (let looks = this.#looksAtOnce; looks > 0; looks -= this.#active.size) {
-      for (const pair of this.#active) if (pair.hasWork) return pair;
-    }
-    this.#looksLeft -= this.#looksAtOnce;
-    this.#looksAtOnce *= 2;
-    return null;
+  #waitForWork(): boolean {
+    const done = LOOKS_PER_TURN - this.#looksLeft;
+    const until = Math.max(0, this.#looksLeft - Math.max(LOOKS_AT_ONCE, done * PART_AT_ONCE));
+    for (; this.#looksLeft > until; this.#looksLeft -= this.#active.size || 1) if (this.#hasWork()) return true;
+    return false;
+  }
+
+  #hasWork(): boolean {
+    for (const pair of this.#active) if (pair.hasWork) return true;
+    return false;
+  }
+
+  /** What was found, of every pair; then what the program has to do for it, and on. */
+  #takeFound(goOn: () => void): void {
+    this.#expectMore();
+    for (const pair of this.#active) if (pair.hasWork) this.#lookAt(pair);
+    nextTick(this.#afterTicks, goOn);
   }
 
   /** In a microtask of the program may stand a tick, and in that tick the listener of what comes next. */
@@ -229,18 +233,8 @@ export class Polling {
     yieldCpu();
     this.#lookForStall(before, clock());
     count(this.#counters, DEVICE_COUNTER.yields);
-    let found = false;
-    for (const pair of this.#active) {
-      if (!pair.hasWork) continue;
-      found = true;
-      this.#lookAt(pair);
-    }
-    if (found) {
-      this.#expectMore();
-      nextTick(this.#afterTicks, this.#yield);
-    } else {
-      void RESOLVED.then(this.#yield);
-    }
+    if (this.#hasWork()) this.#takeFound(this.#yield);
+    else void RESOLVED.then(this.#yield);
   };
 
   /** Others have had the CPU while we looked: only being woken gets us our turn in time then, unless much comes each time we have it. */
