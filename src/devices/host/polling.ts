@@ -38,6 +38,9 @@ const LOOKS_AT_ONCE = 16;
 const PART_AT_ONCE = 1 / 4;
 /** How often the CPU is given away for nothing between two turns. */
 const YIELDS_PER_TURN = 4;
+/** So often in a row for nothing, and the CPU is not given away for this pair for a while: who gives it away pays for it with its share. */
+const MISSES = 4;
+const MISSED_FOR_MS = 100;
 /** However much is found, everything else that the program waits for has its turn after that time. */
 const TURN_MS = 0.2;
 /** A CPU that was away for so long, while we waited, is wanted by others too. */
@@ -64,6 +67,12 @@ interface Watch {
   lastFound: number;
   /** Something was found since `lastFound` was set. */
   found: boolean;
+  /** The CPU was given away since the turn before. */
+  hasYielded: boolean;
+  /** How often in a row that brought nothing. */
+  misses: number;
+  /** Until then it is not tried. */
+  missedUntil: number;
 }
 
 export class Polling {
@@ -91,7 +100,14 @@ export class Polling {
 
   add(pair: PolledPair): void {
     pair.tellPlace(currentCpu(), allowedCpus());
-    this.#watches.set(pair, { budgetMs: this.#maxBudgetMs, lastFound: 0, found: false });
+    this.#watches.set(pair, {
+      budgetMs: this.#maxBudgetMs,
+      lastFound: 0,
+      found: false,
+      hasYielded: false,
+      misses: 0,
+      missedUntil: 0,
+    });
     this.#rest(pair);
   }
 
@@ -109,7 +125,7 @@ export class Polling {
     // Waiting a little longer would have paid.
     if (now - watch.lastFound < this.#maxBudgetMs) watch.budgetMs = this.#maxBudgetMs;
     watch.lastFound = now;
-    const waits = watch.budgetMs > 0 && this.#manner(now, pair) !== 'sleep';
+    const waits = watch.budgetMs > 0 && this.#manner(now, pair, watch) !== 'sleep';
     if (waits) {
       pair.wake();
       this.#place(now);
@@ -118,6 +134,7 @@ export class Polling {
     if (!waits) {
       this.#rest(pair);
     } else if (!pair.isDead) {
+      watch.hasYielded = false;
       this.#active.add(pair);
       this.#schedule();
     }
@@ -129,7 +146,7 @@ export class Polling {
     setImmediate(this.#turn);
   }
 
-  #manner(now: number, pair: PolledPair): Manner {
+  #manner(now: number, pair: PolledPair, watch: Watch): Manner {
     if (this.#maxBudgetMs === 0) return 'sleep';
     if (now - this.#cpusCheckedAt > CPU_CHECK_MS) {
       this.#cpusCheckedAt = now;
@@ -139,7 +156,8 @@ export class Polling {
     }
     if (!this.#hasTime) return 'sleep';
     if (now < this.#crowdedUntil) return 'sleep';
-    return pair.canRunBeside && !pair.isOnOurCpu ? 'spin' : 'yield';
+    if (pair.canRunBeside && !pair.isOnOurCpu) return 'spin';
+    return now < watch.missedUntil ? 'sleep' : 'yield';
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
@@ -161,7 +179,7 @@ export class Polling {
       const watch = this.#watches.get(pair);
       if (watch === undefined) continue;
       this.#lookAt(pair, watch);
-      const manner = this.#manner(now, pair);
+      const manner = this.#manner(now, pair, watch);
       if (manner === 'spin') spins = true;
       if (watch.found) {
         watch.found = false;
@@ -170,7 +188,7 @@ export class Polling {
       }
       const isSpent = now - watch.lastFound > watch.budgetMs;
       if (isSpent) watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
-      if (isSpent || manner === 'sleep') {
+      if (isSpent || manner === 'sleep' || this.#hasMissed(watch, now, manner)) {
         this.#active.delete(pair);
         this.#rest(pair);
       }
@@ -181,6 +199,18 @@ export class Polling {
     this.#turnEnds = clock() + TURN_MS;
     void RESOLVED.then(spins ? this.#hop : this.#yield);
   };
+
+  /** The peer has had our CPU, and has not answered: it needs it longer, or another one. */
+  #hasMissed(watch: Watch, now: number, manner: Manner): boolean {
+    const isFound = watch.lastFound === now;
+    const hasMissed = watch.hasYielded && !isFound;
+    watch.hasYielded = manner === 'yield' && !hasMissed;
+    if (isFound) watch.misses = 0;
+    if (!hasMissed || ++watch.misses < MISSES) return hasMissed;
+    watch.misses = 0;
+    watch.missedUntil = now + MISSED_FOR_MS;
+    return true;
+  }
 
   /**
    * A turn costs a system call, and an answer often comes sooner. Until the next turn we go on looking, in microtasks: what the
