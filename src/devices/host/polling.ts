@@ -3,7 +3,7 @@
  * more, and leaves the rest to the doorbell.
  *
  * The budget is earned: it is full when the last wait was shorter than it, and halved when it was spent for nothing. How we wait
- * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look; and with less than two
+ * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look, as long as that brings something; and with less than two
  * CPUs' worth of time we sleep at once, since spinning would take the time from the peer. So we do where others have the CPU all the
  * time: who has spun gets it late, and who has slept when it is woken.
  */
@@ -67,9 +67,9 @@ interface Watch {
   lastFound: number;
   /** Something was found since `lastFound` was set. */
   found: boolean;
-  /** The CPU was given away since the turn before. */
-  hasYielded: boolean;
-  /** How often in a row that brought nothing. */
+  /** How often the CPU had been given away when something was found. */
+  yieldsAtFound: number;
+  /** How often in a row the CPU was given away for nothing, between two turns. */
   misses: number;
   /** Until then it is not tried. */
   missedUntil: number;
@@ -87,6 +87,7 @@ export class Polling {
   #foundSinceStall = 0;
   #looksLeft = 0;
   #yieldsLeft = 0;
+  #yields = 0;
   #turnEnds = 0;
   #placedAt = Number.NEGATIVE_INFINITY;
   #cpu = -1;
@@ -104,7 +105,7 @@ export class Polling {
       budgetMs: this.#maxBudgetMs,
       lastFound: 0,
       found: false,
-      hasYielded: false,
+      yieldsAtFound: 0,
       misses: 0,
       missedUntil: 0,
     });
@@ -134,7 +135,7 @@ export class Polling {
     if (!waits) {
       this.#rest(pair);
     } else if (!pair.isDead) {
-      watch.hasYielded = false;
+      watch.yieldsAtFound = this.#yields;
       this.#active.add(pair);
       this.#schedule();
     }
@@ -185,10 +186,12 @@ export class Polling {
         watch.found = false;
         watch.lastFound = now;
         watch.budgetMs = this.#maxBudgetMs;
+        watch.yieldsAtFound = this.#yields;
+        watch.misses = 0;
       }
       const isSpent = now - watch.lastFound > watch.budgetMs;
       if (isSpent) watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
-      if (isSpent || manner === 'sleep' || this.#hasMissed(watch, now, manner)) {
+      if (isSpent || manner === 'sleep' || (manner === 'yield' && this.#hasMissed(watch, now))) {
         this.#active.delete(pair);
         this.#rest(pair);
       }
@@ -201,14 +204,12 @@ export class Polling {
   };
 
   /** The peer has had our CPU, and has not answered: it needs it longer, or another one. */
-  #hasMissed(watch: Watch, now: number, manner: Manner): boolean {
-    const isFound = watch.lastFound === now;
-    const hasMissed = watch.hasYielded && !isFound;
-    watch.hasYielded = manner === 'yield' && !hasMissed;
-    if (isFound) watch.misses = 0;
-    if (!hasMissed || ++watch.misses < MISSES) return hasMissed;
-    watch.misses = 0;
-    watch.missedUntil = now + MISSED_FOR_MS;
+  #hasMissed(watch: Watch, now: number): boolean {
+    if (this.#yields - watch.yieldsAtFound < YIELDS_PER_TURN) return false;
+    if (++watch.misses === MISSES) {
+      watch.misses = 0;
+      watch.missedUntil = now + MISSED_FOR_MS;
+    }
     return true;
   }
 
@@ -261,6 +262,7 @@ export class Polling {
     const before = clock();
     if (--this.#yieldsLeft < 0 || before > this.#turnEnds || isTurnWanted()) return;
     yieldCpu();
+    this.#yields++;
     this.#lookForStall(before, clock());
     count(this.#counters, DEVICE_COUNTER.yields);
     if (this.#hasWork()) this.#takeFound(this.#yield);
