@@ -23,7 +23,7 @@ export interface Chart {
   readonly lines: readonly Line[];
 }
 
-const [WIDTH, HEIGHT] = [900, 480];
+const [WIDTH, HEIGHT] = [990, 480];
 const PLOT = { left: 84, right: 620, top: 66, bottom: 420 };
 const LABEL_HEIGHT = 16;
 
