@@ -6,7 +6,8 @@ import { sleep } from './programs/control.ts';
 import type { Finding, Inquiry } from './question.ts';
 import { environmentOf, MAPPED, TCP, type Transport } from './transports.ts';
 
-const SETTLE_MS = 2000;
+/** V8 tidies up some seconds after the last work, over TCP as well. */
+const SETTLE_MS = 30_000;
 const IDLE_MS = 10_000;
 const MESSAGE_BYTES = 64;
 
