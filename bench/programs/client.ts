@@ -94,10 +94,10 @@ export const clientCommands = {
     await path.settled(() => [socket], 'out');
   },
 
-  sampleSent: (window: Window): Promise<Sample> => runningStream().sample(window),
+  sampleSent: (window: Window): Promise<Sample> => running(stream).sample(window),
 
   /** Resolves to all that was written, once it has arrived. */
-  stopStream: (): Promise<number> => runningStream().stop(),
+  stopStream: (): Promise<number> => running(stream).stop(),
 
   /** Reads what a source writes; resolves when the connection has moved. */
   async startReading({ to, by, expects }: To & Expects & { readonly by: ReadingWay }): Promise<void> {
@@ -107,10 +107,10 @@ export const clientCommands = {
     await path.settled(() => [socket], 'in');
   },
 
-  sampleRead: (window: Window): Promise<Sample> => runningReading().sample(window),
+  sampleRead: (window: Window): Promise<Sample> => running(reading).sample(window),
 
   /** Resolves to all that was read, once nothing more comes. */
-  stopReading: (): Promise<number> => runningReading().stop(),
+  stopReading: (): Promise<number> => running(reading).stop(),
 
   // --- HTTP ---
 
@@ -398,17 +398,11 @@ function shortConnection(to: Address, request: Buffer): Promise<number> {
 }
 
 let reading: Reading | null = null;
-
-function runningReading(): Reading {
-  if (reading === null) throw new Error('nothing is read');
-  return reading;
-}
-
 let stream: Stream | null = null;
 
-function runningStream(): Stream {
-  if (stream === null) throw new Error('no stream was started');
-  return stream;
+function running<One>(one: One | null): One {
+  if (one === null) throw new Error('it was not started');
+  return one;
 }
 
 class Stream {

@@ -7,11 +7,12 @@ export interface Path {
   /** Resolves when all bytes of the sockets go the expected way; rejects with the reason when they do not in time. */
   settled(sockets: () => readonly Socket[], directions: Directions, step?: () => Promise<void>): Promise<void>;
   /** To be called at the end of a window: throws when bytes since then went another way. */
-  watch(sockets: readonly Socket[], direction?: 'out' | 'in'): () => void;
+  watch(sockets: readonly Socket[], direction?: Direction): () => void;
 }
 
+export type Direction = 'out' | 'in';
 /** Of a direction in which nothing goes nobody can say whether it has moved. */
-export type Directions = 'both' | 'out' | 'in';
+export type Directions = Direction | 'both';
 
 const TIMEOUT_MS = 4000;
 /** More, for each socket. */
@@ -70,7 +71,7 @@ export async function pathFor(expects: Expectation): Promise<Path> {
 export async function sampleOn(
   path: Path,
   socket: Socket,
-  direction: 'out' | 'in',
+  direction: Direction,
   bytes: () => number,
   window: Window,
 ): Promise<Sample> {

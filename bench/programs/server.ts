@@ -60,9 +60,9 @@ export const serverCommands = {
   sampleReceived: (window: Window): Promise<Sample> => sample(() => received, window),
 
   /** What the source has written. */
-  written: (): number => writer?.sent ?? 0,
+  written,
 
-  sampleWritten: (window: Window): Promise<Sample> => sample(() => writer?.sent ?? 0, window),
+  sampleWritten: (window: Window): Promise<Sample> => sample(written, window),
 
   collectServer: collectGarbage,
 };
@@ -95,6 +95,10 @@ function sink(socket: Socket): void {
   socket.on('data', ({ length }) => {
     received += length;
   });
+}
+
+function written(): number {
+  return writer?.sent ?? 0;
 }
 
 function source(writeBytes: number): (socket: Socket) => void {

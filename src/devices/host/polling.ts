@@ -191,7 +191,7 @@ export class Polling {
       }
       const isSpent = now - watch.lastFound > watch.budgetMs;
       if (isSpent) watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
-      if (isSpent || manner === 'sleep' || (manner === 'yield' && this.#hasMissed(watch, now))) {
+      if (isSpent || manner === 'sleep' || (manner === 'yield' && this.#noteMiss(watch, now))) {
         this.#active.delete(pair);
         this.#rest(pair);
       }
@@ -203,8 +203,8 @@ export class Polling {
     void RESOLVED.then(spins ? this.#hop : this.#yield);
   };
 
-  /** The peer has had our CPU, and has not answered: it needs it longer, or another one. */
-  #hasMissed(watch: Watch, now: number): boolean {
+  /** Whether the peer has had our CPU and has not answered: it needs it longer, or another one. */
+  #noteMiss(watch: Watch, now: number): boolean {
     if (this.#yields - watch.yieldsAtFound < YIELDS_PER_TURN) return false;
     if (++watch.misses === MISSES) {
       watch.misses = 0;
@@ -233,6 +233,7 @@ export class Polling {
     this.#yieldsLeft = YIELDS_PER_TURN;
   }
 
+  /** One look is one pair; without any the loop has to end as well. */
   #waitForWork(): boolean {
     const done = LOOKS_PER_TURN - this.#looksLeft;
     const until = Math.max(0, this.#looksLeft - Math.max(LOOKS_AT_ONCE, done * PART_AT_ONCE));
