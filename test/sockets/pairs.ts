@@ -74,7 +74,7 @@ export async function moveNow({ movers }: MovablePair): Promise<void> {
   await eventually('both directions moved', () => movers.every((mover) => mover.isWhollyMoved));
 }
 
-/** Writes at both ends, and reads without leaving a listener, as long as it is wanted; then until all is read. */
+/** Writes at both ends, and reads without leaving a listener, as long as it is wanted; then until all is read and no write is open. */
 async function exchange({ client, server }: SocketPair, lengthBytes: number, goesOn: () => boolean): Promise<void> {
   const ends = [client, server] as const;
   const isAllRead = () => client.bytesRead === server.bytesWritten && server.bytesRead === client.bytesWritten;
@@ -82,7 +82,8 @@ async function exchange({ client, server }: SocketPair, lengthBytes: number, goe
   while (await turn(ends).then(goesOn));
   await eventually('everything is read', () => {
     for (const socket of ends) socket.read();
-    return isAllRead() && ends.every((socket) => socket.readableLength === 0);
+    // Who wrote last learns after the reader that it is done.
+    return isAllRead() && ends.every((socket) => socket.readableLength === 0 && socket.writableLength === 0);
   });
 }
 
