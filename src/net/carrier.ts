@@ -771,6 +771,7 @@ export class Carrier {
       };
       handle.readStop = () => {
         this.#wants = false;
+        this.#readTcp();
         this.#giveWay();
         return 0;
       };
@@ -782,9 +783,17 @@ export class Carrier {
       this.#native.read(this.#wants);
       return;
     }
+    this.#readTcp();
+  }
+
+  /**
+   * TCP goes on being read for its end while bytes come from the ring, but not while bytes of it are held, and not into memory that the
+   * program works on.
+   */
+  #readTcp(): void {
     if (!this.#steering || this.#tcpEnd !== null) return;
-    // TCP goes on being read for its end, but not while bytes of it are held.
-    this.#native.read(!this.#connection?.in.holdsTcp);
+    const isKept = !this.#wants && this.#delivery.isInPlace;
+    this.#native.read(!isKept && !this.#connection?.in.holdsTcp);
   }
 
   #schedulePump(): void {
@@ -840,6 +849,10 @@ export class Carrier {
     let left = TURN_BYTES;
     while (this.#wants && left > 0 && !this.#closed && !this.isHolding) {
       const { room } = this.#delivery;
+      if (room?.length === 0) {
+        this.#socketDestroy(socketError('ENOBUFS', 'read'));
+        return;
+      }
       const chunk = inbound.take(room?.length ?? CHUNK_BYTES, room);
       if (chunk === null) break;
       left -= chunk.length;

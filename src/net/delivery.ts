@@ -57,9 +57,14 @@ export class Delivery {
     return this.#socket._readableState.flowing === true && this.#socket.listenerCount('data') === 0;
   }
 
+  /** Whether the program has said where it wants them, in memory that it has only while it does not want more. */
+  get isInPlace(): boolean {
+    return this.#onread !== null && this.sink === null;
+  }
+
   /** Where the program wants the next chunk; null: in memory of its own. */
   get room(): Uint8Array | null {
-    return this.#onread === null || this.sink !== null ? null : this.#onreadBuffer();
+    return this.isInPlace ? this.#onreadBuffer() : null;
   }
 
   /**

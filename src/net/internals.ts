@@ -294,7 +294,7 @@ export function connectError(
 
 /** An error as the C++ side of net makes it. */
 export function socketError(
-  code: 'ECONNRESET' | 'EPIPE' | 'ECANCELED',
+  code: 'ECONNRESET' | 'EPIPE' | 'ECANCELED' | 'ENOBUFS',
   syscall: 'read' | 'write',
 ): NodeJS.ErrnoException {
   const errno = -constants.errno[code];

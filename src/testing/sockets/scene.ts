@@ -23,8 +23,8 @@ export interface SocketPairOptions {
 }
 
 /**
- * Makes a pair. Bytes may have passed already, in both directions and as many as it likes; none of them is left unread. A socket with the
- * option `onread` has got them by its callback. `connect` is to be called in the async context of the caller.
+ * Makes a pair. Bytes may have passed already, in both directions and as many as it likes; none of them is left unread, and no write is
+ * open. A socket with the option `onread` has got them by its callback. `connect` is to be called in the async context of the caller.
  */
 export type MakeSocketPair = (options?: SocketPairOptions) => Promise<SocketPair>;
 
