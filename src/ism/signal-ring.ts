@@ -3,37 +3,38 @@
  *
  * Each of the two has an **area** that the other one writes:
  *
- *     word  0      produced   entries the peer has written, modulo 2^32
- *     word  1      consumed   how many of our entries the peer has taken, modulo 2^32
- *     word  2      sleep mark of the peer: odd = it sleeps and must be woken
- *     word  3      the CPU the peer ran on when it last looked
+ *     word  0      consumed   how many of our entries the peer has taken, modulo 2^32
+ *     word  1      sleep mark of the peer: odd = it sleeps and must be woken
+ *     word  2      the CPU the peer ran on when it last looked
+ *     word  3      reserved, 0
  *     word  4, 5   the CPUs the peer may run on: CPU n is bit n modulo 64
- *     word  6, 7   reserved, 0
- *     word  8..15  the last eight entries once more, entry n at 8 + n modulo 8: in the cache line that is looked at anyway
- *     word 16..    entries    index | generation << 16, entry n at 16 + n modulo capacity
+ *     word  6..15  reserved, 0
+ *     word 16..    entries of two words, entry n (from 0 on) at 16 + 2 * (n modulo capacity):
+ *                  index | generation << 16, and behind it n + 1, modulo 2^32: by that it is new
  *
+ * An entry is one store, which matters where a store is a system call. Its second word is never seen before its first.
  * A DMB stands in the ring at most once, so a ring with as many places as DMBs is never full, and one look finds all work
  * however many connections are idle. Everybody writes into the peer's area only and nobody clears what another wrote.
  */
 import { IsmError } from './errors.ts';
 import { fence } from './order.ts';
 
-export const PRODUCED = 0;
-export const CONSUMED = 1;
-export const SLEEP_MARK = 2;
-export const CPU = 3;
+const CONSUMED = 0;
+const SLEEP_MARK = 1;
+export const CPU = 2;
 export const ALLOWED_CPUS = 4;
-const LAST_ENTRIES = 8;
-const LAST_COUNT = 8;
 const FIRST_ENTRY = 16;
 
 /** @param capacity entries, a power of two. */
 export function signalAreaBytes(capacity: number): number {
-  return 4 * (FIRST_ENTRY + capacity);
+  return 4 * (FIRST_ENTRY + 2 * capacity);
 }
 
-/** Stores an aligned word into the peer's area, after everything stored before. */
-export type StoreWord = (offset: number, value: number) => void;
+/** Stores into the peer's area, after everything stored before: as `storeWord` and `storeWords` of a RemoteDmb. */
+export interface StoreToArea {
+  word(offset: number, value: number): void;
+  words(offset: number, first: number, second: number): void;
+}
 
 function violation(what: string): IsmError {
   return new IsmError('ERR_ISTHMUS_PROTOCOL', 'peer', `signal ring: ${what}`);
@@ -41,7 +42,7 @@ function violation(what: string): IsmError {
 
 export class SignalWriter {
   readonly #own: Int32Array;
-  readonly #store: StoreWord;
+  readonly #store: StoreToArea;
   readonly #capacity: number;
   /** Per DMB index: its last entry, and how many had been produced with it (not modulo: an index may be idle for 2^32 signals). */
   readonly #entry: Int32Array;
@@ -49,7 +50,7 @@ export class SignalWriter {
   #produced = 0;
   #rungFor = 0;
 
-  constructor(own: Int32Array, store: StoreWord, capacity: number) {
+  constructor(own: Int32Array, store: StoreToArea, capacity: number) {
     this.#own = own;
     this.#store = store;
     this.#capacity = capacity;
@@ -71,12 +72,11 @@ export class SignalWriter {
       if (this.#isAmong(waiting, index)) return false;
     }
     if (waiting === this.#capacity) throw violation('full');
-    this.#store(4 * (FIRST_ENTRY + (this.#produced % this.#capacity)), entry);
-    this.#store(4 * (LAST_ENTRIES + (this.#produced % LAST_COUNT)), entry);
+    const place = FIRST_ENTRY + 2 * (this.#produced & (this.#capacity - 1));
     this.#produced++;
     this.#entry[index] = entry;
     this.#position[index] = this.#produced;
-    this.#store(4 * PRODUCED, this.#produced | 0);
+    this.#store.words(4 * place, entry, this.#produced | 0);
     return this.mustWake();
   }
 
@@ -105,13 +105,13 @@ export class SignalWriter {
 
 export class SignalReader {
   readonly #own: Int32Array;
-  readonly #store: StoreWord;
+  readonly #store: StoreToArea;
   readonly #capacity: number;
   readonly #taken: Int32Array;
   #consumed = 0;
   #mark = 0;
 
-  constructor(own: Int32Array, store: StoreWord, capacity: number) {
+  constructor(own: Int32Array, store: StoreToArea, capacity: number) {
     this.#own = own;
     this.#store = store;
     this.#capacity = capacity;
@@ -124,7 +124,7 @@ export class SignalReader {
 
   /** Whether there seems to be something to take: one load. */
   hasWork(): boolean {
-    return Atomics.load(this.#own, PRODUCED) !== this.#consumed;
+    return Atomics.load(this.#own, this.#place(0) + 1) === this.#number(0);
   }
 
   /**
@@ -132,14 +132,11 @@ export class SignalReader {
    * Throws IsmError PROTOCOL when the peer's words make no sense.
    */
   look(dispatch: (index: number, generation: number) => void): number {
-    const produced = Atomics.load(this.#own, PRODUCED);
-    const count = (produced - this.#consumed) >>> 0;
+    const count = this.#take();
     if (count === 0) return 0;
-    if (count > this.#capacity) throw violation(`${produced} produced, ${this.#consumed} consumed`);
-    this.#read(count);
-    this.#consumed = produced;
+    this.#consumed = (this.#consumed + count) | 0;
     // Before the DMBs are looked at: a writer that comes later must see that it has to signal again.
-    this.#store(4 * CONSUMED, produced);
+    this.#store.word(4 * CONSUMED, this.#consumed);
     fence();
     for (let i = 0; i < count; i++) {
       const entry = this.#taken[i] ?? 0;
@@ -148,18 +145,27 @@ export class SignalReader {
     return count;
   }
 
-  #read(count: number): void {
-    const first = this.#consumed;
-    if (count < LAST_COUNT) {
-      for (let i = 0; i < count; i++) {
-        this.#taken[i] = Atomics.load(this.#own, LAST_ENTRIES + (((first + i) >>> 0) % LAST_COUNT));
+  #take(): number {
+    for (let count = 0; count < this.#capacity; count++) {
+      const place = this.#place(count);
+      const number = Atomics.load(this.#own, place + 1);
+      if (number !== this.#number(count)) {
+        // As the peer left it a round before, or never used.
+        if (number !== ((this.#number(count) - this.#capacity) | 0) && number !== 0) throw violation(`entry ${number}`);
+        return count;
       }
-      // The writer has not begun to use their places again.
-      if ((Atomics.load(this.#own, PRODUCED) - first) >>> 0 < LAST_COUNT) return;
+      this.#taken[count] = Atomics.load(this.#own, place);
     }
-    for (let i = 0; i < count; i++) {
-      this.#taken[i] = Atomics.load(this.#own, FIRST_ENTRY + (((first + i) >>> 0) % this.#capacity));
-    }
+    return this.#capacity;
+  }
+
+  /** Of the entry that is so many behind the next one. */
+  #place(behind: number): number {
+    return FIRST_ENTRY + 2 * ((this.#consumed + behind) & (this.#capacity - 1));
+  }
+
+  #number(behind: number): number {
+    return (this.#consumed + behind + 1) | 0;
   }
 
   /**
@@ -176,7 +182,7 @@ export class SignalReader {
 
   #setMark(step: number): void {
     this.#mark = (this.#mark + step) | 0;
-    this.#store(4 * SLEEP_MARK, this.#mark);
+    this.#store.word(4 * SLEEP_MARK, this.#mark);
     fence(); // a writer that we do not see now sees the mark
   }
 }

@@ -292,6 +292,7 @@ export class Carrier {
    */
   exit(): void {
     const connection = this.#connection;
+    connection?.in.taken(); // it may be in a listener, in the middle of handing on
     connection?.out.back();
     this.#answerUnheard();
     this.#goOn();

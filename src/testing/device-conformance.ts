@@ -233,6 +233,18 @@ const moveData = {
     }
     assert.equal(Atomics.load(dmb.words, 4), 0);
   },
+  'two words are stored, and where they were meant to be': async (fabric) => {
+    const { dmb, remote } = await joined(fabric);
+    for (const [offset, first, second] of [
+      [0, 1, 2],
+      [8, -1, 0x12345678],
+      [LENGTH - 8, 0, -7],
+    ] as const) {
+      remote.storeWords(offset, first, second);
+      assert.deepEqual([...dmb.words.subarray(offset / 4, offset / 4 + 2)], [first, second]);
+    }
+    assert.equal(Atomics.load(dmb.words, 4), 0);
+  },
   'what leaves the DMB is refused and changes nothing': async (fabric) => {
     const { dmb, remote } = await joined(fabric);
     const { lengthBytes } = dmb;
@@ -261,6 +273,7 @@ const moveData = {
     }
     for (const offset of [1, 4, -8, dmb.lengthBytes - 4, dmb.lengthBytes, 2 ** 40]) {
       assert.throws(() => remote.storeLong(offset, 1n), failsWith('ERR_ISTHMUS_RANGE'));
+      assert.throws(() => remote.storeWords(offset, 1, 1), failsWith('ERR_ISTHMUS_RANGE'));
     }
     assert.ok(dmb.bytes.every((byte) => byte === 0));
   },
@@ -401,6 +414,7 @@ const quarantine = {
     remote.move(0, Buffer.alloc(64, 0xee));
     remote.storeWord(64, -1);
     remote.storeLong(72, -1n);
+    remote.storeWords(80, -1, -1);
     remote.signal();
     await aWhile();
     for (const one of later) assert.ok(one.bytes.every((byte) => byte === 0));
@@ -431,6 +445,7 @@ const quarantine = {
     remote.move(0, Buffer.alloc(64, 0xee));
     remote.storeWord(64, -1);
     remote.storeLong(72, -1n);
+    remote.storeWords(80, -1, -1);
     remote.signal();
     await aWhile();
     assert.ok(dmb.bytes.every((byte) => byte === 0));

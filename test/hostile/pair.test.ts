@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import { HostDevice, PIECE_BYTES, SIGNAL_CAPACITY } from '../../src/devices/host/index.ts';
-import { encodePairMessage, type PairMessage } from '../../src/devices/host/messages.ts';
+import { encodePairMessage, PAIR_VERSION, type PairMessage } from '../../src/devices/host/messages.ts';
 import {
   type Client,
   type IsmEvent,
@@ -66,9 +66,10 @@ class Attacker {
   }
 
   open(): void {
-    this.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-      this.memory,
-    ]);
+    this.say(
+      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+      [this.memory],
+    );
   }
 
   /** Takes the victim's memory. */
@@ -90,10 +91,14 @@ class Attacker {
 
   /** As an honest peer writes them, once it has the victim's area. */
   signals(): SignalWriter {
-    const store = (offset: number, value: number) => {
+    const word = (offset: number, value: number) => {
       if (this.area !== null) Atomics.store(this.area, offset >> 2, value);
     };
-    return new SignalWriter(new Int32Array(map(this.memory, PIECE_BYTES)), store, SIGNAL_CAPACITY);
+    const words = (offset: number, first: number, second: number) => {
+      word(offset, first);
+      word(offset + 4, second);
+    };
+    return new SignalWriter(new Int32Array(map(this.memory, PIECE_BYTES)), { word, words }, SIGNAL_CAPACITY);
   }
 
   close(): void {
@@ -191,31 +196,43 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
   'nonsense instead of a record': (one) => one.send(Buffer.from('nonsense')),
   'a record that is cut off': (one) => one.send(Buffer.from([1, 0, 12, 0, 1])),
   'OPEN without memory': (one) =>
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }),
+    one.say({
+      type: 'OPEN',
+      version: PAIR_VERSION,
+      access: 'mapped',
+      capacity: SIGNAL_CAPACITY,
+      lengthBytes: PIECE_BYTES,
+    }),
   'OPEN with a pipe for memory': (one) => {
     const { readFd, writeFd } = createPipe();
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-      readFd,
-    ]);
+    one.say(
+      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+      [readFd],
+    );
     closeFd(readFd);
     closeFd(writeFd);
   },
   'OPEN with a socket for memory': (one) => {
     const [left, right] = streamSocketPair();
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-      left,
-    ]);
+    one.say(
+      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+      [left],
+    );
     closeFd(left);
     closeFd(right);
   },
   'OPEN with memory of another size': (one) =>
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: 4096 }, [one.memory]),
+    one.say({ type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: 4096 }, [
+      one.memory,
+    ]),
   'OPEN of another version': (one) =>
     one.say({ type: 'OPEN', version: 9, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
       one.memory,
     ]),
   'OPEN with another signal area': (one) =>
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: 2, lengthBytes: PIECE_BYTES }, [one.memory]),
+    one.say({ type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: 2, lengthBytes: PIECE_BYTES }, [
+      one.memory,
+    ]),
   'OPEN twice': (one) => {
     one.open();
     one.open();
@@ -256,19 +273,20 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
   },
   'OPEN with a socket that lingers for memory': (one) =>
     lingers((fd) =>
-      one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-        fd,
-      ]),
+      one.say(
+        { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+        [fd],
+      ),
     ),
   'nonsense, and behind it a socket that lingers, which is never taken': (one) =>
     lingers((fd) => {
       one.send(Buffer.from('nonsense'));
       one.send(Buffer.from('more'), [fd]);
     }),
-  'more signals than there are places': async (one) => {
+  'a signal that is not the next one': async (one) => {
     one.open();
     await one.takeArea();
-    Atomics.store(one.area as Int32Array, 0, SIGNAL_CAPACITY + 1);
+    Atomics.store(one.area as Int32Array, 17, 2);
     one.ring();
   },
 })) {
@@ -278,9 +296,10 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
 test('memory that takes no store any more ends its pair', async () => {
   await isThrownOut(async (attacker) => {
     const writeOnly = openWriteOnly(attacker.memory);
-    attacker.say({ type: 'OPEN', version: 1, access: 'store', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-      writeOnly,
-    ]);
+    attacker.say(
+      { type: 'OPEN', version: PAIR_VERSION, access: 'store', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+      [writeOnly],
+    );
     assert.ok(await victim.queryRemoteGid(attacker.gid));
     assert.equal(victim.writeAccess(attacker.gid), 'store');
     const { setAppend } = await import('./memfd.ts');
@@ -297,7 +316,10 @@ test('memory that can shrink is not taken', async () => {
   const { memfd } = await import('./memfd.ts');
   await isThrownOut((one) => {
     const fd = memfd(PIECE_BYTES);
-    one.say({ type: 'OPEN', version: 1, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [fd]);
+    one.say(
+      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
+      [fd],
+    );
     closeFd(fd);
   });
 });
@@ -307,8 +329,10 @@ test('signals for DMBs that do not exist are passed over', async () => {
   attacker.open();
   await attacker.takeArea();
   const area = attacker.area as Int32Array;
-  for (let i = 0; i < 100; i++) Atomics.store(area, 16 + i, (i * 977) | (i << 17));
-  Atomics.store(area, 0, 100);
+  for (let i = 0; i < 100; i++) {
+    Atomics.store(area, 16 + 2 * i, (i * 977) | (i << 17));
+    Atomics.store(area, 17 + 2 * i, i + 1);
+  }
   attacker.ring();
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.ok(!gone(attacker));

@@ -84,6 +84,7 @@ export class KernelDevice implements Device {
       bytes: null,
       move: nothing,
       storeWord: nothing,
+      storeWords: nothing,
       storeLong: nothing,
       signal: nothing,
     };

@@ -16,7 +16,7 @@
  */
 import { IsmError, parseToken, type Token } from '../../ism/index.ts';
 
-export const PAIR_VERSION = 1;
+export const PAIR_VERSION = 2;
 
 export type PairMessage =
   | {

@@ -18,6 +18,7 @@ import {
   randomToken,
   SignalReader,
   SignalWriter,
+  type StoreToArea,
   signalAreaBytes,
   storeInOrder,
   type Token,
@@ -162,7 +163,7 @@ export class Pair implements PolledPair {
       throw error;
     }
     this.#area = new Int32Array(this.#memory.piece(0).memory, 0, areaBytes / 4);
-    this.#reader = new SignalReader(this.#area, (offset, value) => this.#storeToPeer(offset, value), SIGNAL_CAPACITY);
+    this.#reader = new SignalReader(this.#area, this.#toPeer, SIGNAL_CAPACITY);
     this.#channel = new PairChannel(introduction.channelFd, {
       message: (message, fd) => this.#received(message, fd),
       sent: () => this.signal(CHANNEL_INDEX, CHANNEL_GENERATION),
@@ -379,14 +380,14 @@ export class Pair implements PolledPair {
   tellPlace(cpu: number, allowed: { readonly low: number; readonly high: number }): void {
     if (this.#dead) return;
     this.#allowed = allowed;
-    this.#storeToPeer(4 * ALLOWED_CPUS, allowed.low);
-    this.#storeToPeer(4 * (ALLOWED_CPUS + 1), allowed.high);
+    this.#toPeer.word(4 * ALLOWED_CPUS, allowed.low);
+    this.#toPeer.word(4 * (ALLOWED_CPUS + 1), allowed.high);
     this.tellCpu(cpu);
   }
 
   tellCpu(cpu: number): void {
     this.#cpu = cpu;
-    if (!this.#dead) this.#storeToPeer(4 * CPU, cpu);
+    if (!this.#dead) this.#toPeer.word(4 * CPU, cpu);
   }
 
   /** Whether the two of us can run at the same time: on one CPU, waiting for the peer keeps it from running. */
@@ -402,10 +403,22 @@ export class Pair implements PolledPair {
     return Atomics.load(this.#area, CPU) === this.#cpu;
   }
 
-  #storeToPeer(offset: number, value: number): void {
-    if (this.#peerArea instanceof StoredMemory) this.#peerArea.storeWord(offset, value);
-    else if (this.#peerArea !== null) storeInOrder(this.#peerArea, offset >> 2, value);
-  }
+  readonly #toPeer: StoreToArea = {
+    word: (offset, value) => {
+      const area = this.#peerArea;
+      if (area instanceof StoredMemory) area.storeWord(offset, value);
+      else if (area !== null) storeInOrder(area, offset >> 2, value);
+    },
+    words: (offset, first, second) => {
+      const area = this.#peerArea;
+      if (area instanceof StoredMemory) {
+        area.storeWords(offset, first, second);
+      } else if (area !== null) {
+        storeInOrder(area, offset >> 2, first);
+        storeInOrder(area, (offset >> 2) + 1, second);
+      }
+    },
+  };
 
   // --- The channel ---
 
@@ -463,7 +476,7 @@ export class Pair implements PolledPair {
       throw broken('another signal area');
     if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
     else if ('stored' in piece) this.#peerArea = piece.stored;
-    this.#writer = new SignalWriter(this.#area, (offset, value) => this.#storeToPeer(offset, value), capacity);
+    this.#writer = new SignalWriter(this.#area, this.#toPeer, capacity);
     this.#listener.up(this);
   }
 

@@ -36,6 +36,7 @@ export abstract class HostRemoteDmb implements RemoteDmb {
   abstract readonly bytes: Buffer | null;
   protected abstract put(offset: number, data: Uint8Array): void;
   protected abstract putWord(offset: number, value: number): void;
+  protected abstract putWords(offset: number, first: number, second: number): void;
   protected abstract putLong(offset: number, value: bigint): void;
 
   move(offset: number, data: Uint8Array): void {
@@ -46,6 +47,11 @@ export abstract class HostRemoteDmb implements RemoteDmb {
   storeWord(offset: number, value: number): void {
     if (!isWordInRange(this.lengthBytes, offset, 4)) throw outOfRange(offset, 4, this.lengthBytes);
     if (this.live) this.putWord(offset, value);
+  }
+
+  storeWords(offset: number, first: number, second: number): void {
+    if (!isWordInRange(this.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
+    if (this.live) this.putWords(offset, first, second);
   }
 
   storeLong(offset: number, value: bigint): void {
@@ -82,6 +88,11 @@ export class MappedRemoteDmb extends HostRemoteDmb {
     storeInOrder(this.#words, offset >> 2, value);
   }
 
+  protected putWords(offset: number, first: number, second: number): void {
+    storeInOrder(this.#words, offset >> 2, first);
+    storeInOrder(this.#words, (offset >> 2) + 1, second);
+  }
+
   protected putLong(offset: number, value: bigint): void {
     Atomics.store(this.#longs, offset >> 3, value);
   }
@@ -105,6 +116,10 @@ export class StoredRemoteDmb extends HostRemoteDmb {
 
   protected putWord(offset: number, value: number): void {
     this.#memory.storeWord(this.#offset + offset, value);
+  }
+
+  protected putWords(offset: number, first: number, second: number): void {
+    this.#memory.storeWords(this.#offset + offset, first, second);
   }
 
   protected putLong(offset: number, value: bigint): void {
@@ -142,7 +157,13 @@ export class StoredMemory {
     this.store(word, offset);
   }
 
-  /** As storeWord: the kernel copies eight aligned bytes in one piece. */
+  /** As storeWord, for two: the kernel copies eight aligned bytes in one piece. */
+  storeWords(offset: number, first: number, second: number): void {
+    long.writeInt32LE(first, 0);
+    long.writeInt32LE(second, 4);
+    this.store(long, offset);
+  }
+
   storeLong(offset: number, value: bigint): void {
     long.writeBigInt64LE(value, 0);
     this.store(long, offset);

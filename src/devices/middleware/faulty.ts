@@ -9,6 +9,7 @@ export const FAULTS = [
   'moves are not checked',
   'words are torn',
   'long words are torn',
+  'only the first of two words is stored',
   'strangers may write',
   'tokens live on after unregistering',
   'DMBs are not zeroed',
@@ -98,6 +99,10 @@ export class FaultyDevice implements Device {
         if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
         else remote.storeWord(offset, value);
       },
+      storeWords: (offset, first, second) => {
+        if (fault === 'only the first of two words is stored' && offset % 8 === 0) remote.storeWord(offset, first);
+        else remote.storeWords(offset, first, second);
+      },
       storeLong: (offset, value) => {
         if (fault === 'long words are torn' && offset % 8 === 0)
           remote.storeWord(offset, Number(BigInt.asIntN(32, value)));
@@ -155,6 +160,10 @@ function stolen(dmb: Dmb): RemoteDmb {
     bytes: dmb.bytes,
     move: (offset, data) => dmb.bytes.set(data, offset),
     storeWord: (offset, value) => void Atomics.store(dmb.words, offset / 4, value),
+    storeWords(offset, first, second) {
+      this.storeWord(offset, first);
+      this.storeWord(offset + 4, second);
+    },
     storeLong: (offset, value) => void dmb.bytes.writeBigInt64LE(value, offset),
     signal() {},
   };
