@@ -340,6 +340,8 @@ test('two ends under random schedules: every byte once, in order, and both end',
         assert.ok(end.tcpEnded && end.ended, 'no state without an end');
         assert.ok(['CLOSED', 'REST'].includes(end.in.state), end.in.state);
         assert.equal(end.out.state, 'CLOSED');
+        end.out.lookAtRing();
+        assert.equal(end.out.unconsumed, 0, 'what was taken is said');
       }
     }),
     { numRuns: 3000 },
