@@ -1,5 +1,6 @@
 /** Reasons of errors, with the cause: a call and its errno, a path and its owner, a process. */
-import { type FabricIdentity, FabricUnavailable, silenceOf } from '../fabric/client.ts';
+import { descriptorsFor, type FabricIdentity, FabricUnavailable, silenceOf } from '../fabric/client.ts';
+import { DECLINES } from '../fabric/protocol.ts';
 import { errorCode, OsUnavailableError } from '../os/index.ts';
 import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 
@@ -66,4 +67,30 @@ export function reasonOfFabric(error: unknown): Reason {
 
 export function reasonOfSilence(fabric: FabricIdentity): Reason {
   return withCause(REASONS.FABRICSILENT, ...silenceOf(fabric));
+}
+
+/**
+ * Why the fabric does not match a claim. @param reason number of DECLINES in fabric/protocol.ts
+ * @param fabric null: it is gone by now
+ */
+export function reasonOfDecline(reason: number, fabric: FabricIdentity | null): Reason {
+  switch (reason) {
+    case 1:
+      return REASONS.SHARED;
+    case 3:
+      return REASONS.LINGER;
+    case 4:
+    case 5:
+      return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
+    case 6:
+      return withCause(REASONS.FABRICBUSY, DECLINES[reason], descriptorsFor(fabric?.fabricPid ?? 0));
+    case 7:
+      return REASONS.SELF;
+    case 8:
+      return REASONS.UNKNOWNUSER;
+    case 9:
+      return REASONS.UNPROVEN;
+    default:
+      return REASONS.MISMATCH;
+  }
 }

@@ -5,36 +5,18 @@
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { debuglog } from 'node:util';
-import { threadId } from 'node:worker_threads';
-import { HostDevice, type Introduction, NO_DESCRIPTORS } from '../devices/host/index.ts';
+import { HostDevice } from '../devices/host/index.ts';
 import { type LoopbackDevice, LoopbackFabric } from '../devices/loopback/index.ts';
-import { descriptorsFor, type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
-import { connectionKey, endOf } from '../fabric/match.ts';
-import { DECLINES, type FabricMessage, type MessageByName } from '../fabric/protocol.ts';
-import {
-  type Client,
-  DEFAULT_UEID,
-  type Device,
-  type Dmb,
-  type Gid,
-  IsmError,
-  type IsmEvent,
-  Registry,
-} from '../ism/index.ts';
+import type { FabricListener } from '../fabric/client.ts';
+import type { MessageByName } from '../fabric/protocol.ts';
+import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEvent, Registry } from '../ism/index.ts';
 import { nextTick, setImmediate } from '../os/event-loop.ts';
 import { inTime } from '../os/in-time.ts';
 import {
-  closeFd,
-  localName,
-  netnsCookie,
   openLedger,
   passedBytes,
-  peerName,
   resetConnection,
   shutdownBoth,
-  socketCookie,
-  TCP_ESTABLISHED,
-  tcpInfo,
   testCookies,
   testDoorbell,
   unreadBytes,
@@ -43,12 +25,14 @@ import {
 import type { ConnectionParts } from '../smc/connection.ts';
 import { asDecline, encodeDecline, Handshake, type HandshakeContext, type HandshakeOutcome } from '../smc/handshake.ts';
 import { LinkGroups } from '../smc/link-group.ts';
-import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
+import { REASONS, type Reason } from '../smc/reasons.ts';
 import { prefixesOf } from './addresses.ts';
 import type { Carrier } from './carrier.ts';
-import { reasonOfFabric, reasonOfSilence, reasonOfSystem } from './causes.ts';
+import { reasonOfDecline, reasonOfFabric, reasonOfSilence } from './causes.ts';
+import { type Claim, Claims } from './claims.ts';
 import { enterInBand } from './in-band.ts';
 import { Matches, withMatch } from './matches.ts';
+import { closePair, Membership } from './membership.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
 import { Statistics } from './statistics.ts';
@@ -69,41 +53,6 @@ const TOO_MANY_IN_BAND = {
   ...REASONS.HANDSHAKES,
   hint: 'further connections move when fewer are under way; ISTHMUS_MAX_HANDSHAKES allows more',
 };
-const OUT_OF_DESCRIPTORS = withCause(REASONS.SYSTEM, NO_DESCRIPTORS, MORE_DESCRIPTORS);
-
-interface Claim {
-  readonly number: number;
-  readonly mover: Mover;
-  readonly announced: MessageByName<'ANNOUNCE'>;
-  readonly key: string;
-  /** The fabric has, or may have, a descriptor. */
-  shown: boolean;
-  /** The fabric knows of it. */
-  told: boolean;
-}
-
-interface Membership {
-  readonly client: FabricClient;
-  /** Towards other processes. */
-  readonly host: HostDevice;
-  /** Towards other threads of this process. */
-  readonly threads: HostDevice;
-  /** Peers that are threads of this process. */
-  readonly threadPeers: Set<Gid>;
-  /** Numbers of the pairs as the fabric introduced them. */
-  readonly pairs: Map<Gid, bigint>;
-  /** Why there is no pair with a peer that we were introduced to, where it is for us that there is none. */
-  readonly unpaired: Map<Gid, Reason>;
-}
-
-function devicesOf({ host, threads }: Membership): readonly HostDevice[] {
-  return [host, threads];
-}
-
-function deviceFor({ host, threads, threadPeers }: Membership, peer: Gid): HostDevice {
-  return threadPeers.has(peer) ? threads : host;
-}
-
 /** What a mover has to do with its peer. */
 interface Match {
   /** Null when it was in-band, and is over. */
@@ -132,10 +81,7 @@ export class Partition implements Ground, Client {
   readonly #groups = new LinkGroups();
   readonly #loopback: LoopbackDevice;
   readonly #matches = new Matches();
-  readonly #claims = new Map<number, Claim>();
-  readonly #claimOf = new Map<Mover, Claim>();
-  /** Claims by connection key, to find both ends of one connection in this loop. */
-  readonly #local = new Map<string, Claim[]>();
+  readonly #claims = new Claims();
   readonly #matchOf = new Map<Mover, Match>();
   /** Connections by the pair they use. */
   readonly #moversOf = new Map<Gid, Set<Mover>>();
@@ -145,7 +91,6 @@ export class Partition implements Ground, Client {
   readonly #underWay: UnderWay<Mover | Socket>;
   /** Of the fabric. */
   #isSilent = false;
-  #nextClaim = 1;
   #membership: Membership | null = null;
   #joining: Promise<void> | null = null;
   /** Why there is no fabric; until it is tried again. */
@@ -174,7 +119,7 @@ export class Partition implements Ground, Client {
     this.#underWay = new UnderWay(
       () => admission.maxHandshakes(),
       (one) => {
-        const claim = one instanceof Mover ? this.#claimOf.get(one) : undefined;
+        const claim = one instanceof Mover ? this.#claims.of(one) : undefined;
         if (claim !== undefined) this.#proceed(claim);
       },
     );
@@ -191,59 +136,28 @@ export class Partition implements Ground, Client {
   // --- Ground: announcing ---
 
   announce(mover: Mover): void {
-    const { fd } = mover.carrier as Carrier;
-    let announced: MessageByName<'ANNOUNCE'>;
+    let claim: Claim;
     try {
-      announced = {
-        type: 'ANNOUNCE',
-        claim: this.#nextClaim++,
-        role: mover.role === 'client' ? 0 : 1,
-        local: localName(fd),
-        peer: peerName(fd),
-        netnsCookie: netnsCookie(fd),
-        socketCookie: socketCookie(fd),
-      };
+      claim = this.#claims.make(mover);
     } catch (error) {
       debug('announce: %s', (error as Error).message);
       mover.stay(REASONS.NOTTCP);
       return;
     }
-    const key = connectionKey(announced);
-    const claim: Claim = { number: announced.claim, mover, announced, key, shown: false, told: false };
-    this.#claims.set(claim.number, claim);
-    this.#claimOf.set(mover, claim);
-    const here = this.#local.get(key) ?? [];
-    here.push(claim);
-    this.#local.set(key, here);
     this.#proceed(claim);
   }
 
   /** Unless too much is under way: then when less is. */
   #proceed(claim: Claim): void {
-    const { announced, key, mover } = claim;
+    const { mover } = claim;
     if (this.#underWay.isFull) {
       this.#underWay.hold(mover);
       mover.waitingFor(REASONS.HANDSHAKES);
       return;
     }
-    const other = this.#local.get(key)?.find((one) => endOf(one.announced) !== endOf(announced));
-    if (other !== undefined && this.#areTwoEnds(claim, other)) this.#matchedHere(claim, other);
+    const other = this.#claims.otherEndOf(claim);
+    if (other !== null) this.#matchedHere(claim, other);
     else this.#tell(claim);
-  }
-
-  /** Names are proof inside one network namespace while both sockets are held and established. */
-  #areTwoEnds(one: Claim, other: Claim): boolean {
-    try {
-      return (
-        one.announced.socketCookie !== other.announced.socketCookie &&
-        [one, other].every(({ mover, announced }) => {
-          const fd = mover.carrier?.fd ?? -1;
-          return tcpInfo(fd).state === TCP_ESTABLISHED && socketCookie(fd) === announced.socketCookie;
-        })
-      );
-    } catch {
-      return false;
-    }
   }
 
   #tell(claim: Claim): void {
@@ -276,31 +190,20 @@ export class Partition implements Ground, Client {
 
   async #join(): Promise<void> {
     try {
-      const program = process.argv[1] ?? process.execPath;
-      const client = await joinFabric({ thread: threadId, program }, this.#fabricListener());
-      const { gid, chid } = client.identity;
-      const { access, busyPollUs } = this.#policy;
       const { device: counters } = this.statistics;
-      const host = new HostDevice({ gid, chid, access, busyPollUs, counters });
-      const threads = new HostDevice({ name: 'loopback', gid, chid, access, busyPollUs, counters });
-      const peers = {
-        threadPeers: new Set<Gid>(),
-        pairs: new Map<Gid, bigint>(),
-        unpaired: new Map<Gid, Reason>(),
-      };
-      const membership = { client, host, threads, ...peers };
-      for (const device of devicesOf(membership)) {
+      const membership = await Membership.join(this.#policy, counters, this.#fabricListener());
+      for (const device of membership.devices) {
         device.setMessageListener((peer, bytes) => this.#matches.receive(peer, bytes));
         this.#registry.addDevice(device);
       }
       this.#membership = membership;
       this.#rejoinMs = FIRST_REJOIN_MS;
-      for (const claim of [...this.#claims.values()]) if (!claim.told) this.#proceed(claim);
+      for (const claim of this.#claims.all) if (!claim.told) this.#proceed(claim);
       this.#lingerIfUnused();
     } catch (error) {
       debug('fabric: %s', (error as Error).message);
       this.#noFabric = reasonOfFabric(error);
-      for (const { mover } of this.#claims.values()) mover.waitingFor(this.#noFabric);
+      for (const { mover } of this.#claims.all) mover.waitingFor(this.#noFabric);
       this.#rejoinLater();
     }
   }
@@ -309,40 +212,23 @@ export class Partition implements Ground, Client {
   #rejoinLater(): void {
     setTimeout(() => {
       this.#noFabric = null;
-      const [first] = this.#claims.values();
-      if (first !== undefined) this.#tell(first);
+      const { oldest } = this.#claims;
+      if (oldest !== undefined) this.#tell(oldest);
     }, this.#rejoinMs).unref();
     this.#rejoinMs = Math.min(2 * this.#rejoinMs, LAST_REJOIN_MS);
   }
 
   withdraw(mover: Mover): void {
-    const claim = this.#claimOf.get(mover);
+    const claim = this.#claims.of(mover);
     if (claim === undefined) return;
-    if (claim.told) this.#say({ type: 'WITHDRAW', claim: claim.number });
+    if (claim.told) this.#membership?.say({ type: 'WITHDRAW', claim: claim.number });
     this.#drop(claim);
   }
 
   #drop(claim: Claim): void {
-    this.#forget(claim);
+    this.#claims.forget(claim);
     this.#underWay.rest(claim.mover);
     this.#lingerIfUnused();
-  }
-
-  #forget(claim: Claim): void {
-    this.#claims.delete(claim.number);
-    this.#claimOf.delete(claim.mover);
-    const here = this.#local.get(claim.key)?.filter((one) => one !== claim) ?? [];
-    if (here.length > 0) this.#local.set(claim.key, here);
-    else this.#local.delete(claim.key);
-  }
-
-  /** To the fabric, if it takes it: nothing of this waits. */
-  #say(message: FabricMessage): void {
-    try {
-      this.#membership?.client.send(message);
-    } catch (error) {
-      debug('%s: %s', message.type, (error as Error).message);
-    }
   }
 
   // --- Ground: the socket ---
@@ -359,7 +245,7 @@ export class Partition implements Ground, Client {
   }
 
   isShown(mover: Mover): boolean {
-    return this.#claimOf.get(mover)?.shown ?? false;
+    return this.#claims.of(mover)?.shown ?? false;
   }
 
   endShown(fd: number, reset: boolean): void {
@@ -413,8 +299,8 @@ export class Partition implements Ground, Client {
   #fabricListener(): FabricListener {
     return {
       introduced: (message, fds) => {
-        if (fds === null) this.#notPaired(message, OUT_OF_DESCRIPTORS);
-        else this.#introduced(message, { channelFd: fds[0], wakeFd: fds[1], ringFd: fds[2] });
+        if (this.#membership === null) closePair(fds);
+        else this.#membership.introduced(message, fds);
       },
       show: (number) => this.#show(number),
       released: (number) => {
@@ -428,7 +314,7 @@ export class Partition implements Ground, Client {
         const claim = this.#claims.get(number);
         if (claim === undefined) return;
         this.#drop(claim);
-        const why = this.#reasonOfDecline(reason);
+        const why = reasonOfDecline(reason, this.#membership?.client.identity ?? null);
         // Stopped or busy, and awake now: the other end may still wait.
         if (why !== REASONS.MISMATCH || !claim.mover.again()) claim.mover.stay(why);
       },
@@ -446,37 +332,8 @@ export class Partition implements Ground, Client {
     const fabric = this.#membership?.client.identity;
     const silence = fabric === undefined ? REASONS.FABRICSILENT : reasonOfSilence(fabric);
     const reason = isSilent ? silence : REASONS.PEERNOSMC;
-    for (const { mover } of [...this.#claims.values()])
+    for (const { mover } of this.#claims.all)
       mover.waitingFor(this.#underWay.isHeld(mover) ? REASONS.HANDSHAKES : reason);
-  }
-
-  #introduced({ peer, pair, pid }: MessageByName<'INTRODUCE'>, fds: Omit<Introduction, 'peer'>): void {
-    const membership = this.#membership;
-    if (membership === null) {
-      for (const fd of Object.values(fds)) closeFd(fd);
-      return;
-    }
-    if (isSameProcess(pid, membership.client.identity.pid)) membership.threadPeers.add(peer);
-    try {
-      // The end of an older pair is told before the new one is there.
-      deviceFor(membership, peer).addPair({ peer, ...fds });
-      membership.pairs.set(peer, pair);
-      membership.unpaired.delete(peer);
-    } catch (error) {
-      const isMemory = error instanceof IsmError && error.code === 'ERR_ISTHMUS_NO_MEMORY';
-      this.#notPaired({ peer, pair }, isMemory ? REASONS.MEM : reasonOfSystem(error));
-    }
-  }
-
-  #notPaired({ peer, pair }: Pick<MessageByName<'INTRODUCE'>, 'peer' | 'pair'>, why: Reason): void {
-    this.#membership?.unpaired.set(peer, why);
-    debug('pair with %s: %s', peer, why.text);
-    this.#say({ type: 'PAIR_GONE', peer, pair });
-  }
-
-  /** It may be for us that there is no pair. */
-  #whyUnpaired(peer: Gid): Reason {
-    return this.#membership?.unpaired.get(peer) ?? REASONS.PAIRLOST;
   }
 
   #show(number: number): void {
@@ -499,8 +356,8 @@ export class Partition implements Ground, Client {
     const claim = this.#claims.get(number);
     const membership = this.#membership;
     if (claim === undefined || membership === null) return;
-    this.#forget(claim);
-    this.#handshake(claim.mover, deviceFor(membership, peer), peer, match, role === 0 ? 'client' : 'server');
+    this.#claims.forget(claim);
+    this.#handshake(claim.mover, membership.deviceFor(peer), peer, match, role === 0 ? 'client' : 'server');
   }
 
   /** Connections that were being looked at stay on TCP; established ones go on without the fabric. */
@@ -509,14 +366,14 @@ export class Partition implements Ground, Client {
     const membership = this.#membership;
     this.#membership = null;
     this.#isSilent = false;
-    const waiting = [...this.#claims.values()];
+    const waiting = this.#claims.all;
     for (const claim of waiting) {
       claim.told = false;
       claim.shown = false;
       claim.mover.waitingFor(REASONS.FABRICLOST);
     }
     for (const { mover } of waiting) this.#underWay.rest(mover);
-    if (membership !== null) for (const device of devicesOf(membership)) this.#retire(device);
+    for (const device of membership?.devices ?? []) this.#retire(device);
     // It may be back, or be started anew, at once.
     const [first] = waiting;
     if (first !== undefined) this.#tell(first);
@@ -543,31 +400,9 @@ export class Partition implements Ground, Client {
     void this.#registry.removeDevice(device);
   }
 
-  /** Numbers of DECLINES in fabric/protocol.ts. */
-  #reasonOfDecline(reason: number): Reason {
-    switch (reason) {
-      case 1:
-        return REASONS.SHARED;
-      case 3:
-        return REASONS.LINGER;
-      case 4:
-      case 5:
-        return withCause(REASONS.FABRICBUSY, DECLINES[reason]);
-      case 6:
-        return withCause(
-          REASONS.FABRICBUSY,
-          DECLINES[reason],
-          descriptorsFor(this.#membership?.client.identity.fabricPid ?? 0),
-        );
-      case 7:
-        return REASONS.SELF;
-      case 8:
-        return REASONS.UNKNOWNUSER;
-      case 9:
-        return REASONS.UNPROVEN;
-      default:
-        return REASONS.MISMATCH;
-    }
+  /** It may be for us that there is no pair. */
+  #whyUnpaired(peer: Gid): Reason {
+    return this.#membership?.whyUnpaired(peer) ?? REASONS.PAIRLOST;
   }
 
   // --- Handshakes ---
@@ -575,8 +410,8 @@ export class Partition implements Ground, Client {
   /** Both ends are in this loop. */
   #matchedHere(one: Claim, other: Claim): void {
     for (const claim of [one, other]) {
-      if (claim.told) this.#say({ type: 'WITHDRAW', claim: claim.number });
-      this.#forget(claim);
+      if (claim.told) this.#membership?.say({ type: 'WITHDRAW', claim: claim.number });
+      this.#claims.forget(claim);
     }
     const [client, server] = one.mover.role === 'client' ? [one.mover, other.mover] : [other.mover, one.mover];
     const ends = new Map<Mover, (message: Buffer) => void>();
@@ -745,7 +580,7 @@ export class Partition implements Ground, Client {
 
   async #inBandContext(socket: Socket, refusal: Reason | null): Promise<HandshakeContext> {
     const membership = refusal === null ? await this.#member() : null;
-    const devices = membership === null ? [] : devicesOf(membership);
+    const devices = membership?.devices ?? [];
     return {
       ...this.#ownMeans(),
       devices: [this.#loopback, ...devices],
@@ -789,13 +624,7 @@ export class Partition implements Ground, Client {
     if (event.type !== 'peer-gone') return;
     debug('the pair with %s has ended: %s', event.gid, event.cause);
     this.#groups.terminate(device, event.gid);
-    const membership = this.#membership;
-    if (membership !== null && devicesOf(membership).some((one) => one === device)) {
-      const pair = membership.pairs.get(event.gid);
-      membership.pairs.delete(event.gid);
-      if (event.cause === NO_DESCRIPTORS) membership.unpaired.set(event.gid, OUT_OF_DESCRIPTORS);
-      if (pair !== undefined) this.#say({ type: 'PAIR_GONE', peer: event.gid, pair });
-    }
+    if (this.#membership?.owns(device)) this.#membership.pairEnded(event.gid, event.cause);
     const movers = this.#moversOf.get(event.gid);
     this.#moversOf.delete(event.gid);
     for (const mover of movers ?? []) {
@@ -819,7 +648,7 @@ export class Partition implements Ground, Client {
   #leaveWhatIsUnused(): void {
     for (const device of this.#oldDevices) this.#closeIfUnused(device);
     const membership = this.#membership;
-    const devices = membership === null ? [] : devicesOf(membership);
+    const devices = membership?.devices ?? [];
     for (const device of devices) {
       for (const peer of device.peers) if (!this.#isInUse(device, peer)) device.endPair(peer, 'not in use');
     }

@@ -39,7 +39,7 @@ import { DEVICE_COUNTER } from './counters.ts';
 import { MAX_PIECES, PairMemory, PIECE_BYTES, type Slot, slotBytes } from './memory.ts';
 import { PAIR_VERSION, type PairMessage } from './messages.ts';
 import type { PolledPair } from './polling.ts';
-import { MappedRemoteDmb, type RemoteDmbPlace, StoredMemory, StoredRemoteDmb } from './remote-dmb.ts';
+import { MappedRemoteDmb, type RemoteDmbPlace, StoredMemory, StoredRemoteDmb, StoredWords } from './remote-dmb.ts';
 
 /** Places in the signal ring, hence DMBs in each direction, with one place for the channel itself. */
 export const SIGNAL_CAPACITY = 16384;
@@ -108,6 +108,13 @@ interface Offer {
   /** The peer has unregistered it: once we have detached, it wants to know. */
   withdrawn: boolean;
   readonly attached: Set<HostRemote>;
+  /** Where it is stored to; of all who are attached. */
+  words?: StoredWords;
+}
+
+function wordsOf(offer: Offer, memory: StoredMemory): StoredWords {
+  offer.words ??= new StoredWords(memory, offer.place.offset);
+  return offer.words;
 }
 
 /** One whose descriptor did not fit into this process is neither mapped nor stored to: no DMB in it can be attached. */
@@ -129,8 +136,8 @@ export class Pair implements PolledPair {
   /** Null until the peer has opened. */
   #writer: SignalWriter | null = null;
   readonly #peerPieces: PeerPiece[] = [];
-  /** The peer's signal area: memory, or a descriptor to store through; neither until the peer has opened. */
-  #peerArea: Int32Array | StoredMemory | null = null;
+  /** The peer's signal area: memory, or to be stored to; neither until the peer has opened. */
+  #peerArea: Int32Array | StoredWords | null = null;
   /** By index; null = free. */
   readonly #dmbs: (HostDmb | null)[] = [null];
   readonly #generations: number[] = [0];
@@ -291,7 +298,7 @@ export class Pair implements PolledPair {
     let remote: HostRemote;
     if (piece === undefined) return null;
     if ('memory' in piece) remote = new MappedRemoteDmb(offer.place, this, piece.memory);
-    else if ('stored' in piece) remote = new StoredRemoteDmb(offer.place, this, piece.stored);
+    else if ('stored' in piece) remote = new StoredRemoteDmb(offer.place, this, wordsOf(offer, piece.stored));
     else return null;
     offer.attached.add(remote);
     this.#attached++;
@@ -406,12 +413,12 @@ export class Pair implements PolledPair {
   readonly #toPeer: StoreToArea = {
     word: (offset, value) => {
       const area = this.#peerArea;
-      if (area instanceof StoredMemory) area.storeWord(offset, value);
+      if (area instanceof StoredWords) area.storeWord(offset, value);
       else if (area !== null) storeInOrder(area, offset >> 2, value);
     },
     words: (offset, first, second) => {
       const area = this.#peerArea;
-      if (area instanceof StoredMemory) {
+      if (area instanceof StoredWords) {
         area.storeWords(offset, first, second);
       } else if (area !== null) {
         storeInOrder(area, offset >> 2, first);
@@ -475,7 +482,7 @@ export class Pair implements PolledPair {
     if (capacity !== SIGNAL_CAPACITY || piece.lengthBytes < signalAreaBytes(capacity))
       throw broken('another signal area');
     if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
-    else if ('stored' in piece) this.#peerArea = piece.stored;
+    else if ('stored' in piece) this.#peerArea = new StoredWords(piece.stored, 0);
     this.#writer = new SignalWriter(this.#area, this.#toPeer, capacity);
     this.#listener.up(this);
   }
@@ -534,7 +541,7 @@ export class Pair implements PolledPair {
     this.#doorbell.close();
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
-    if (this.#peerArea instanceof StoredMemory) this.#peerArea = null;
+    if (this.#peerArea instanceof StoredWords) this.#peerArea = null;
     for (const piece of this.#peerPieces) if ('stored' in piece) closeFd(piece.stored.fd);
     this.#forsakeIfUnused();
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);

@@ -101,34 +101,31 @@ export class MappedRemoteDmb extends HostRemoteDmb {
 /** The user-space form of PCI Store Block. */
 export class StoredRemoteDmb extends HostRemoteDmb {
   readonly bytes = null;
-  readonly #memory: StoredMemory;
-  readonly #offset: number;
+  readonly #words: StoredWords;
 
-  constructor(place: RemoteDmbPlace, owner: RemoteDmbOwner, memory: StoredMemory) {
+  /** @param words of this DMB; all who write there have to have the same */
+  constructor(place: RemoteDmbPlace, owner: RemoteDmbOwner, words: StoredWords) {
     super(place, owner);
-    this.#memory = memory;
-    this.#offset = place.offset;
+    this.#words = words;
   }
 
   protected put(offset: number, data: Uint8Array): void {
-    if (data.length > 0) this.#memory.store(data, this.#offset + offset);
+    this.#words.move(offset, data);
   }
 
   protected putWord(offset: number, value: number): void {
-    this.#memory.storeWord(this.#offset + offset, value);
+    this.#words.storeWord(offset, value);
   }
 
   protected putWords(offset: number, first: number, second: number): void {
-    this.#memory.storeWords(this.#offset + offset, first, second);
+    this.#words.storeWords(offset, first, second);
   }
 
   protected putLong(offset: number, value: bigint): void {
-    this.#memory.storeLong(this.#offset + offset, value);
+    const [first, second] = new Int32Array(BigInt64Array.of(value).buffer);
+    this.#words.storeWords(offset, first as number, second as number);
   }
 }
-
-const word = Buffer.alloc(4);
-const long = Buffer.alloc(8);
 
 /**
  * Memory of a peer that is written through its descriptor. Nothing is thrown: whoever made it can see to it at any time that it takes
@@ -150,22 +147,61 @@ export class StoredMemory {
       this.#refused(error as Error);
     }
   }
+}
 
-  /** One aligned word, whole: a write of its own. */
+/** As many bytes from the beginning of a DMB or a signal area as have words in them that are read at any time. */
+const HEAD_BYTES = 128;
+
+const pair = new Int32Array(2);
+const pairBytes = new Uint8Array(pair.buffer);
+const word = new Int32Array(1);
+const wordBytes = new Uint8Array(word.buffer);
+
+/**
+ * Words in such memory, whole for whoever reads them meanwhile. The kernel copies eight aligned bytes upward, in one piece or in two: no
+ * word of 32 bits is seen half done. Four bytes alone it copies one by one on CPUs without FSRM (Linux, arch/x86/lib/copy_user_64.S). So a
+ * word of the head goes with the one beside it, which is known: nobody else writes there.
+ */
+export class StoredWords {
+  readonly #memory: StoredMemory;
+  readonly #offset: number;
+  readonly #head = new Int32Array(HEAD_BYTES / 4);
+  readonly #headBytes = new Uint8Array(this.#head.buffer);
+
+  /** @param offset of the first byte, a multiple of eight; memory that is zeroed begins there */
+  constructor(memory: StoredMemory, offset: number) {
+    this.#memory = memory;
+    this.#offset = offset;
+  }
+
+  move(offset: number, data: Uint8Array): void {
+    if (data.length === 0) return;
+    if (offset < HEAD_BYTES) this.#headBytes.set(data.subarray(0, HEAD_BYTES - offset), offset);
+    this.#memory.store(data, this.#offset + offset);
+  }
+
   storeWord(offset: number, value: number): void {
-    word.writeInt32LE(value, 0);
-    this.store(word, offset);
+    if (offset >= HEAD_BYTES) {
+      word[0] = value;
+      this.#memory.store(wordBytes, this.#offset + offset);
+      return;
+    }
+    this.#head[offset >> 2] = value;
+    const even = (offset >> 3) << 1;
+    this.#storePair(4 * even, this.#head[even] as number, this.#head[even + 1] as number);
   }
 
-  /** As storeWord, for two: the kernel copies eight aligned bytes in one piece. */
   storeWords(offset: number, first: number, second: number): void {
-    long.writeInt32LE(first, 0);
-    long.writeInt32LE(second, 4);
-    this.store(long, offset);
+    if (offset < HEAD_BYTES) {
+      this.#head[offset >> 2] = first;
+      this.#head[(offset >> 2) + 1] = second;
+    }
+    this.#storePair(offset, first, second);
   }
 
-  storeLong(offset: number, value: bigint): void {
-    long.writeBigInt64LE(value, 0);
-    this.store(long, offset);
+  #storePair(offset: number, first: number, second: number): void {
+    pair[0] = first;
+    pair[1] = second;
+    this.#memory.store(pairBytes, this.#offset + offset);
   }
 }
