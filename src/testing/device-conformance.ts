@@ -245,6 +245,23 @@ const moveData = {
     }
     assert.equal(Atomics.load(dmb.words, 4), 0);
   },
+  'a word leaves the one beside it alone, whoever wrote that': async (fabric) => {
+    const { dmb, remote } = await joined(fabric);
+    const other = await fabric.b.attachDmb(dmb.token);
+    for (const at of [0, 64, LENGTH - 32]) {
+      remote.storeWord(at, 1);
+      other.storeWord(at + 4, 2);
+      remote.storeWord(at, 3);
+      other.move(at + 8, Buffer.alloc(8, 0x11));
+      remote.storeWord(at + 8, 4);
+      other.storeLong(at + 16, -1n);
+      remote.storeWord(at + 20, 5);
+      remote.storeWords(at + 24, 6, 7);
+      other.storeWord(at + 28, 8);
+      assert.deepEqual([...dmb.words.subarray(at / 4, at / 4 + 8)], [3, 2, 4, 0x11111111, -1, 5, 6, 8]);
+    }
+    fabric.b.detachDmb(other);
+  },
   'what leaves the DMB is refused and changes nothing': async (fabric) => {
     const { dmb, remote } = await joined(fabric);
     const { lengthBytes } = dmb;

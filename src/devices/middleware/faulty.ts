@@ -10,6 +10,7 @@ export const FAULTS = [
   'words are torn',
   'long words are torn',
   'only the first of two words is stored',
+  'a word clears the one beside it',
   'strangers may write',
   'tokens live on after unregistering',
   'DMBs are not zeroed',
@@ -96,7 +97,8 @@ export class FaultyDevice implements Device {
         else remote.move(offset, data);
       },
       storeWord: (offset, value) => {
-        if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
+        if (fault === 'a word clears the one beside it' && offset % 8 === 0) remote.storeWords(offset, value, 0);
+        else if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
         else remote.storeWord(offset, value);
       },
       storeWords: (offset, first, second) => {
