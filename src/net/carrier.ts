@@ -504,7 +504,7 @@ export class Carrier {
     // A write that waits fails on TCP, whether or not the program reads what is before the end.
     if (this.#pending !== null && !this.#wants) return false;
     if (this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown)) return true;
-    return this.#connection?.in.isNative === true && !this.#handle.reading;
+    return this.#connection?.in.isNative === true ? !this.#handle.reading : this.#isTcpKept;
   }
 
   /** Whether the program was shown the end of what it gets. */
@@ -792,9 +792,13 @@ export class Carrier {
    * program works on.
    */
   #readTcp(): void {
-    if (!this.#steering || this.#tcpEnd !== null) return;
-    const isKept = !this.#wants && this.#delivery.isInPlace;
-    this.#native.read(!isKept && !this.#connection?.in.holdsTcp);
+    if (!this.#steering || this.#tcpEnd !== null || this.#closed) return;
+    this.#native.read(!this.#isTcpKept && !this.#connection?.in.holdsTcp);
+  }
+
+  /** Whether nothing of TCP is read, its end neither, before the program reads on. */
+  get #isTcpKept(): boolean {
+    return this.#steering && !this.#wants && this.#delivery.isInPlace;
   }
 
   #schedulePump(): void {

@@ -34,15 +34,20 @@ const SERVER = `${PRELUDE}
 `;
 
 const CLIENT = `${PRELUDE}
-  const socket = net.connect({ port: +args[0], host: '127.0.0.1', allowHalfOpen: args[1] === 'half' });
   let got = 0, wrong = 0, sent = 0;
+  const take = (chunk) => { for (const byte of chunk) if (byte !== byteAt(got++)) wrong++; };
+  const buffer = Buffer.alloc(4096);
+  const onread = { buffer, callback: (length) => { take(buffer.subarray(0, length)); return true; } };
+  const options = { port: +args[0], host: '127.0.0.1', allowHalfOpen: args[1] === 'half' };
+  const socket = net.connect(args[1] === 'onread' ? { ...options, onread } : options);
   socket.on('connect', () => tell('connected'));
-  socket.on('data', (chunk) => { for (const byte of chunk) if (byte !== byteAt(got++)) wrong++; });
+  socket.on('data', take);
   socket.on('end', () => tell('end ' + got + ' ' + wrong));
   socket.on('error', (error) => tell('error ' + error.code));
   socket.on('close', (hadError) => tell('close ' + hadError + ' ' + got + ' ' + wrong));
   told('write', (length) => { socket.write(pattern(sent, +length), (error) => tell('written ' + (error?.code ?? 'ok'))); sent += +length; tell('wrote ' + length); });
   told('pause', () => { socket.pause(); tell('paused'); });
+  told('stay', () => setInterval(() => {}, 1000));
   told('resume', () => socket.resume());
   told('got', () => tell('got ' + got));
   told('writeAndExit', (length) => { socket.write(pattern(sent, +length)); process.exit(); });
@@ -155,6 +160,24 @@ const READERS = `${PRELUDE}
   told('read', (number) => readers[number - 1].resume());
   server.listen(0, '127.0.0.1', () => tell('port ' + server.address().port));
 `;
+
+test('kill -9 of the peer of one that reads into its buffer and has paused: it sees the end when it reads on, however late', async () => {
+  const run = async (env: NodeJS.ProcessEnv) => {
+    const { server, client } = await connected(env, 'onread');
+    client.tell('stay'); // what is not read keeps no program
+    client.tell('pause');
+    await client.says('paused');
+    const before = client.lines.length;
+    server.child.kill('SIGKILL');
+    await new Promise((resolve) => setTimeout(resolve, 11_000)); // longer than a connection without a peer is waited for
+    const meanwhile = client.lines.slice(before);
+    client.tell('resume');
+    await client.says('close ');
+    return { meanwhile, after: client.lines.slice(before) };
+  };
+  const [plain, moved] = await Promise.all([run({ ISTHMUS_POLICY: 'off' }), run({ ISTHMUS_POLICY: 'eager' })]);
+  assert.deepEqual(moved, plain);
+});
 
 test('kill -9 of the last peer: what it has written is kept, also when everything else has ended', async () => {
   const server = stage.run(READERS);
