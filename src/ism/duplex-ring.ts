@@ -5,9 +5,9 @@
  * peer of its owner, little endian:
  *
  *     index of int32 | word     | means
- *     1              | WANTED   | how often the peer has asked to be signalled when there is room in its own DMB
- *     2              | PRODUCED | bytes that the peer has put into this DMB's ring, modulo 2^32
- *     3              | CONSUMED | bytes of ours that the peer has taken out of the ring in its own DMB, modulo 2^32
+ *     1              | PRODUCED | bytes that the peer has put into this DMB's ring, modulo 2^32
+ *     2              | CONSUMED | bytes of ours that the peer has taken out of the ring in its own DMB, modulo 2^32
+ *     3              | WANTED   | how often the peer has asked to be signalled when there is room in its own DMB
  *
  * The ring begins after RING_HEAD_BYTES. Nothing here waits or calls anybody back: a program looks again, spins, or returns to its event
  * loop, where its Client is told of signals (`handleSignal`).
@@ -17,7 +17,7 @@ import { IsmError } from './errors.ts';
 import { fence } from './order.ts';
 import { cursorDistance, RING_HEAD_BYTES, RING_WORD, RingReader, RingWriter } from './ring.ts';
 
-const WANTED = 1;
+const WANTED = 3;
 /** Between two looks at the clock, which costs as much as several of them. */
 const LOOKS = 64;
 /** Up to here copying in JavaScript takes less time than a call of what copies. */

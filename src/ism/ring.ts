@@ -2,17 +2,15 @@
  * A ring in a DMB: bytes that one end writes and the other one takes out, in order.
  *
  * Its head is as long as two cache lines. Two words of it are the ring's, both byte counts modulo 2^32: PRODUCED, which the writer
- * stores after the bytes, and CONSUMED, which stands in the DMB of the other direction (the reader does not write into its own memory).
- * They stand side by side, so that who answers can say in one store how much it has taken and how much it has put. The rest is for
- * whoever uses the ring.
+ * stores after the bytes, and CONSUMED, which stands in the DMB of the other direction (the reader does not write into its own memory). The
+ * rest is for whoever uses the ring.
  *
  * A writer asks nobody how much room there is: it is told (`room`), by who has read the peer's CONSUMED and checked it. In the same way a
  * reader is told how much there is to take.
  */
 import type { Dmb, RemoteDmb } from './dmb.ts';
 
-/** Aligned to 64 bits. */
-export const RING_WORD = { PRODUCED: 2, CONSUMED: 3 } as const;
+export const RING_WORD = { PRODUCED: 1, CONSUMED: 2 } as const;
 
 export const RING_HEAD_BYTES = 128;
 
@@ -48,16 +46,15 @@ export class RingWriter {
   /**
    * Copies bytes into the ring and publishes them. Returns how many: at most `room`.
    * @param from where in the chunk to begin
-   * @param consumed CONSUMED of the other direction, to be stored with the cursor; null: it is not
    */
-  put(chunk: Uint8Array, from: number, room: number, consumed: number | null = null): number {
+  put(chunk: Uint8Array, from: number, room: number): number {
     const length = Math.min(chunk.length - from, room);
     if (length <= 0) return 0;
     const untilEnd = Math.min(length, this.lengthBytes - this.#offset);
     const whole = from === 0 && untilEnd === chunk.length;
     this.dmb.move(RING_HEAD_BYTES + this.#offset, whole ? chunk : chunk.subarray(from, from + untilEnd));
     if (untilEnd < length) this.dmb.move(RING_HEAD_BYTES, chunk.subarray(from + untilEnd, from + length));
-    this.publish(length, consumed);
+    this.publish(length);
     return length;
   }
 
@@ -68,13 +65,11 @@ export class RingWriter {
     return bytes.subarray(RING_HEAD_BYTES + this.#offset, RING_HEAD_BYTES + this.#offset + lengthBytes);
   }
 
-  /** The next bytes are written. @param consumed as of `put` */
-  publish(lengthBytes: number, consumed: number | null = null): void {
+  /** The next bytes are written. */
+  publish(lengthBytes: number): void {
     this.#offset = (this.#offset + lengthBytes) % this.lengthBytes;
     this.#produced = (this.#produced + lengthBytes) | 0;
-    // After the bytes.
-    if (consumed === null) this.dmb.storeWord(4 * RING_WORD.PRODUCED, this.#produced);
-    else this.dmb.storeWords(4 * RING_WORD.PRODUCED, this.#produced, consumed);
+    this.dmb.storeWord(4 * RING_WORD.PRODUCED, this.#produced); // after the bytes
   }
 }
 

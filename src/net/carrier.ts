@@ -11,7 +11,7 @@ import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
 import { count } from '../ism/counters.ts';
 import { inNextTurn, nextTick, setImmediate } from '../os/event-loop.ts';
-import { TCP_CLOSE, tcpInfo } from '../os/index.ts';
+import { TCP_CLOSE, TCP_ENDED, tcpInfo } from '../os/index.ts';
 import type { Connection, Reserved } from '../smc/connection.ts';
 import type { Loan } from '../smc/layout.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
@@ -81,6 +81,8 @@ export class Carrier {
   /** Tells the stream of the end of a write that had to wait. */
   #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
+  /** TCP has ended, as far as the kernel knows, and that was not read. */
+  #isTcpOver = false;
   #endShown = false;
   #pumping = false;
   #pumpScheduled = false;
@@ -277,7 +279,8 @@ export class Carrier {
   get #peerReads(): boolean {
     const connection = this.#connection;
     if (connection === null || !connection.peerReads) return false;
-    return this.#tcpEnd === null || (this.#tcpEnd.error === null && connection.saidGoodbye);
+    if (this.#tcpEnd === null && !this.#isTcpOver) return true;
+    return this.#tcpEnd?.error == null && connection.saidGoodbye;
   }
 
   /** Our bytes go on TCP again. */
@@ -292,7 +295,6 @@ export class Carrier {
    */
   exit(): void {
     const connection = this.#connection;
-    connection?.in.taken(); // it may be in a listener, in the middle of handing on
     connection?.out.back();
     this.#answerUnheard();
     this.#goOn();
@@ -504,7 +506,7 @@ export class Carrier {
     // A write that waits fails on TCP, whether or not the program reads what is before the end.
     if (this.#pending !== null && !this.#wants) return false;
     if (this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown)) return true;
-    return this.#connection?.in.isNative === true ? !this.#handle.reading : this.#isTcpKept;
+    return this.#connection?.in.isNative === true ? !this.#handle.reading : this.isTcpKept;
   }
 
   /** Whether the program was shown the end of what it gets. */
@@ -793,12 +795,19 @@ export class Carrier {
    */
   #readTcp(): void {
     if (!this.#steering || this.#tcpEnd !== null || this.#closed) return;
-    this.#native.read(!this.#isTcpKept && !this.#connection?.in.holdsTcp);
+    this.#native.read(!this.isTcpKept && !this.#connection?.in.holdsTcp);
   }
 
-  /** Whether nothing of TCP is read, its end neither, before the program reads on. */
-  get #isTcpKept(): boolean {
-    return this.#steering && !this.#wants && this.#delivery.isInPlace;
+  /** Whether nothing of TCP is read, its end neither, before the program reads on: bytes could come that way. */
+  get isTcpKept(): boolean {
+    return this.#steering && !this.#wants && this.#delivery.isInPlace && this.#connection?.canGoBack === true;
+  }
+
+  /** Where it is not read: whether TCP has ended. What is written goes there then, and fails as it does on TCP. */
+  lookAtTcp(): void {
+    if (!this.isTcpKept || this.#tcpEnd !== null || this.#closed || this.#isTcpOver || !hasTcpEnded(this.fd)) return;
+    this.#isTcpOver = true;
+    this.settle();
   }
 
   #schedulePump(): void {
@@ -911,6 +920,15 @@ export class Carrier {
       }
       return chunk;
     };
+  }
+}
+
+/** Whether the peer has sent its end, or there is no connection any more. */
+function hasTcpEnded(fd: number): boolean {
+  try {
+    return TCP_ENDED.has(tcpInfo(fd).state);
+  } catch {
+    return true; // the handle has gone
   }
 }
 

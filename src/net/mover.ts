@@ -55,6 +55,8 @@ export type Role = 'client' | 'server';
 
 /** How long a moved connection may outlive its peer's partition before it is reset: TCP tells of a death itself, and sooner. */
 const ORPHAN_MS = 10_000;
+/** The end of TCP comes in a moment, and where it is not read nobody else tells of it. */
+const KEPT_MS = 100;
 const FIRST_LOOK_BELOW_MS = 20;
 const LAST_LOOK_BELOW_MS = 60_000;
 
@@ -497,6 +499,7 @@ export class Mover {
     }
     if (carrier === null || connection === null || this.#state !== 'CONNECTED') return;
     this.look(); // what was said last
+    carrier.lookAtTcp();
     // Bytes of ours that it left unread are lost: the connection cannot go on, and TCP will tell of its end or we do.
     if (connection.out.unconsumed === 0) {
       connection.out.back();
@@ -520,12 +523,21 @@ export class Mover {
    * there is to say yet goes by TCP, and fails there.
    */
   #watchOrphan(carrier: Carrier, connection: Connection): void {
-    this.#orphanTimer = setTimeout(() => {
-      if (this.#state !== 'CONNECTED') return;
-      if (carrier.isEndShown && connection.out.unconsumed === 0) return;
-      if (carrier.hasMoreToShow) this.#watchOrphan(carrier, connection);
-      else carrier.reset();
-    }, ORPHAN_MS);
+    const isKept = carrier.isTcpKept;
+    this.#orphanTimer = setTimeout(
+      () => {
+        if (this.#state !== 'CONNECTED') return;
+        if (isKept) {
+          carrier.lookAtTcp();
+          this.#watchOrphan(carrier, connection);
+          return;
+        }
+        if (carrier.isEndShown && connection.out.unconsumed === 0) return;
+        if (carrier.hasMoreToShow) this.#watchOrphan(carrier, connection);
+        else carrier.reset();
+      },
+      isKept ? KEPT_MS : ORPHAN_MS,
+    );
     this.#orphanTimer.unref();
   }
 

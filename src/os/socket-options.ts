@@ -125,6 +125,8 @@ export function takesUrgentInline(fd: number): boolean {
 export const TCP_ESTABLISHED = 1;
 /** After a reset, or a timeout; of a socket that never was connected. */
 export const TCP_CLOSE = 7;
+/** Those in which the peer's end has come: TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING (include/net/tcp_states.h). */
+export const TCP_ENDED: ReadonlySet<number> = new Set([6, TCP_CLOSE, 8, 9, 11]);
 
 export interface TcpInfo {
   /** As in linux/tcp_states.h; 1 is ESTABLISHED. */

@@ -8,9 +8,9 @@
  *     word | name       | written by the peer as | meaning
  *     -----+------------+------------------------+----------------------------------------------------------------------------
  *        0 | GENERATION | both                   | of the DMB, from its token; while it is another one all words are ignored
- *        1 | FLAGS      | both                   | see below
- *        2 | PRODUCED   | sender to us           | bytes put into this ring, modulo 2^32
- *        3 | CONSUMED   | receiver from us       | bytes taken out of our ring over there, modulo 2^32
+ *        1 | PRODUCED   | sender to us           | bytes put into this ring, modulo 2^32
+ *        2 | CONSUMED   | receiver from us       | bytes taken out of our ring over there, modulo 2^32
+ *        3 | FLAGS      | both                   | see below
  *        4 | READY      | receiver from us       | epoch: a cut of this epoch will be honoured
  *        5 | RETRACT    | receiver from us       | epoch: please come back (answered by NEVER or BACK)
  *        6 | DONE       | receiver from us       | epoch: has switched to the ring
@@ -38,8 +38,8 @@ import { RING_HEAD_BYTES, RING_WORD } from '../ism/index.ts';
 
 export const WORD = {
   GENERATION: 0,
-  FLAGS: 1,
   ...RING_WORD,
+  FLAGS: 3,
   READY: 4,
   RETRACT: 5,
   DONE: 6,

@@ -368,6 +368,7 @@ export class Inbound implements InboundHalf {
     const bytes = ring.view(length);
     const run = this.#addRun(length, true);
     this.#passed(length);
+    this.taken(); // what was taken before may have been said just now
     return {
       bytes,
       giveBack: () => {
@@ -418,22 +419,13 @@ export class Inbound implements InboundHalf {
     return (this.#consumed - this.#runsBytes) | 0;
   }
 
-  /**
-   * Not for every read: each quarter of the ring, and when it runs empty; then with the answer, if there is one before what was taken is
-   * handed on, where a store of its own would be a system call. A writer that has no room is woken.
-   */
+  /** Not for every read: when the ring runs empty, and each quarter of it. A writer that has no room is woken. */
   #publishConsumed(): void {
     const consumed = this.#free;
-    const unsaid = cursorDistance(this.#published, consumed);
-    const isMuch = unsaid >= this.#ring.lengthBytes / 4;
-    if (!isMuch && (this.#ringUnread > 0 || unsaid === 0)) return;
+    if (cursorDistance(this.#published, consumed) < (this.#ringUnread > 0 ? this.#ring.lengthBytes / 4 : 1)) return;
     this.#published = consumed;
+    this.#words.store(WORD.CONSUMED, consumed);
     this.#mayBlock = true;
-    if (!isMuch && this.#state === 'MOVED' && this.#words.areCostly) {
-      this.#words.oweConsumed(consumed);
-      return;
-    }
-    this.#words.storeConsumed(consumed);
     this.#wakeBlocked();
   }
 
@@ -451,7 +443,6 @@ export class Inbound implements InboundHalf {
   taken(): void {
     if (!this.#mayBlock) return;
     this.#mayBlock = false;
-    this.#words.payConsumed();
     fence();
     this.#wakeBlocked();
   }

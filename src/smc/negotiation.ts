@@ -29,7 +29,7 @@ import { REASONS, type Reason } from './reasons.ts';
 
 /** Locally administered, so nobody else's. */
 const VENDOR_OUI = Buffer.from([0x02, 0x49, 0x53]);
-const HEAD_VERSION = 3;
+const HEAD_VERSION = 2;
 const OFFERED_HEAD = Buffer.from([HEAD_VERSION, 0, 0, 0, 0]);
 const CHOSEN_HEAD = Buffer.from([0x49, 0x53, HEAD_VERSION, 0]);
 

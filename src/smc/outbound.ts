@@ -197,9 +197,7 @@ export class Outbound implements OutboundHalf {
 
   #put(chunk: Uint8Array, from: number): number {
     if (chunk.length - from > this.#room) this.lookAtRing();
-    const length = Math.min(chunk.length - from, this.#room);
-    if (length === 0) return 0;
-    this.#ring.put(chunk, from, length, this.#words.takeOwed(this.#ring.dmb));
+    const length = this.#ring.put(chunk, from, this.#room);
     this.#ringTotal += length;
     return length;
   }

@@ -8,8 +8,6 @@ export class Words {
   #isValid = false;
   #seenNews = 0;
   #news = 0;
-  /** CONSUMED, where it is still to be stored. */
-  #owed: number | null = null;
 
   /** Says at once of which generation our words are. */
   constructor(dmb: Dmb, peer: RemoteDmb) {
@@ -33,36 +31,8 @@ export class Words {
     this.#peer.storeWord(4 * word, value);
   }
 
-  /** Whether storing costs a system call: what can go with another word should. */
-  get areCostly(): boolean {
-    return this.#peer.bytes === null;
-  }
-
-  storeConsumed(value: number): void {
-    this.#owed = null;
-    this.store(WORD.CONSUMED, value);
-  }
-
-  /** CONSUMED is stored with the next bytes that we write, or by `payConsumed`. */
-  oweConsumed(value: number): void {
-    this.#owed = value;
-  }
-
-  payConsumed(): void {
-    if (this.#owed !== null) this.storeConsumed(this.#owed);
-  }
-
-  /** For who stores it beside PRODUCED, in this DMB: what is owed, and is not any more. Null: nothing is. */
-  takeOwed(dmb: RemoteDmb): number | null {
-    if (dmb !== this.#peer) return null;
-    const owed = this.#owed;
-    this.#owed = null;
-    return owed;
-  }
-
   /** Flags or words of the hand-over were stored: the peer should look at all of them. */
   tellNews(): void {
-    this.payConsumed();
     this.#news = (this.#news + 1) | 0;
     this.store(WORD.NEWS, this.#news);
     this.#peer.signal();

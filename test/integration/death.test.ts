@@ -47,6 +47,7 @@ const CLIENT = `${PRELUDE}
   socket.on('close', (hadError) => tell('close ' + hadError + ' ' + got + ' ' + wrong));
   told('write', (length) => { socket.write(pattern(sent, +length), (error) => tell('written ' + (error?.code ?? 'ok'))); sent += +length; tell('wrote ' + length); });
   told('pause', () => { socket.pause(); tell('paused'); });
+  told('more', (length) => { socket.write(Buffer.alloc(+length), (error) => tell('more ' + (error?.code ?? 'ok'))); tell('wrote ' + length); });
   told('stay', () => setInterval(() => {}, 1000));
   told('resume', () => socket.resume());
   told('got', () => tell('got ' + got));
@@ -177,6 +178,31 @@ test('kill -9 of the peer of one that reads into its buffer and has paused: it s
   };
   const [plain, moved] = await Promise.all([run({ ISTHMUS_POLICY: 'off' }), run({ ISTHMUS_POLICY: 'eager' })]);
   assert.deepEqual(moved, plain);
+});
+
+test('kill -9 of the peer of one that reads into its buffer and has paused: what it writes fails, as on TCP', async () => {
+  for (const waits of [false, true]) {
+    await both(async (env) => {
+      const { server, client } = await connected(env, 'onread');
+      client.tell('stay');
+      client.tell('pause');
+      await client.says('paused');
+      if (waits) {
+        server.tell('pause');
+        await server.says('paused');
+        client.tell('more 9000000');
+        await client.says('wrote 9000000');
+      }
+      server.child.kill('SIGKILL');
+      await server.exited;
+      for (let i = 0; i < 300 && !client.lines.some((line) => line.startsWith('close ')); i++) {
+        if (!waits) client.tell('write 10');
+        await new Promise((resolve) => setTimeout(resolve, 10)); // in three seconds
+      }
+      const said = client.lines.filter((line) => /^(error|close|end|more) /.test(line));
+      return said.map((line) => line.replace(/EPIPE|ECONNRESET/, 'gone')); // of what had waited the kernel knows which
+    });
+  }
 });
 
 test('kill -9 of the last peer: what it has written is kept, also when everything else has ended', async () => {

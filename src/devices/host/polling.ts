@@ -38,7 +38,9 @@ const LOOKS_AT_ONCE = 16;
 const PART_AT_ONCE = 1 / 4;
 /** How often the CPU is given away for nothing between two turns. */
 const YIELDS_PER_TURN = 4;
-/** So often in a row for nothing, and the CPU is not given away for this pair for a while: who gives it away pays for it with its share. */
+/** An answer that takes more of that comes sooner to who sleeps: the peer has the CPU in one piece then. */
+const YIELDS_PER_ANSWER = 2;
+/** So often in a row for nothing or too often, and the CPU is not given away for this pair for a while: that costs us our share of it. */
 const MISSES = 4;
 const MISSED_FOR_MS = 100;
 /** However much is found, everything else that the program waits for has its turn after that time. */
@@ -69,7 +71,7 @@ interface Watch {
   found: boolean;
   /** How often the CPU had been given away when something was found. */
   yieldsAtFound: number;
-  /** How often in a row the CPU was given away for nothing, between two turns. */
+  /** How often in a row the CPU was given away for nothing between two turns, or too often for what came. */
   misses: number;
   /** Until then it is not tried. */
   missedUntil: number;
@@ -186,8 +188,6 @@ export class Polling {
         watch.found = false;
         watch.lastFound = now;
         watch.budgetMs = this.#maxBudgetMs;
-        watch.yieldsAtFound = this.#yields;
-        watch.misses = 0;
       }
       const isSpent = now - watch.lastFound > watch.budgetMs;
       if (isSpent) watch.budgetMs = watch.budgetMs > SMALLEST_BUDGET_MS ? watch.budgetMs / 2 : 0;
@@ -206,11 +206,14 @@ export class Polling {
   /** Whether the peer has had our CPU and has not answered: it needs it longer, or another one. */
   #noteMiss(watch: Watch, now: number): boolean {
     if (this.#yields - watch.yieldsAtFound < YIELDS_PER_TURN) return false;
-    if (++watch.misses === MISSES) {
-      watch.misses = 0;
-      watch.missedUntil = now + MISSED_FOR_MS;
-    }
+    this.#missed(watch, now);
     return true;
+  }
+
+  #missed(watch: Watch, now: number): void {
+    if (++watch.misses < MISSES) return;
+    watch.misses = 0;
+    watch.missedUntil = now + MISSED_FOR_MS;
   }
 
   /**
@@ -286,7 +289,12 @@ export class Polling {
     if (pair.look() === 0) return;
     count(this.#counters, DEVICE_COUNTER.found);
     this.#foundSinceStall++;
-    if (watch !== undefined) watch.found = true;
+    if (watch === undefined) return;
+    watch.found = true;
+    const yields = this.#yields - watch.yieldsAtFound;
+    watch.yieldsAtFound = this.#yields;
+    if (yields > YIELDS_PER_ANSWER) this.#missed(watch, clock());
+    else watch.misses = 0;
   }
 
   /** Tells peers where we run, when that has changed. */

@@ -75,14 +75,11 @@ class LateMemory {
   readonly writer = {
     generation: 1,
     lengthBytes: DMB_BYTES,
-    bytes: null, // where stores are costly more can go wrong
     move: (offset: number, data: Uint8Array) => {
       const copy = Buffer.from(data);
       this.store(() => this.bytes.set(copy, offset));
     },
     storeWord: (offset: number, value: number) => this.store(() => void Atomics.store(this.words, offset / 4, value)),
-    storeWords: (offset: number, first: number, second: number) =>
-      this.store(() => void this.words.set([first, second], offset / 4)),
     signal: () => this.store(() => (this.signalled = true)),
   } as unknown as RemoteDmb;
 }
@@ -199,12 +196,10 @@ class End {
       if (now !== null) this.#deliver(now);
     }
   }
-  /** @param answer so many bytes are written before what was taken is handed on */
-  take(max: number, answer = 0): void {
+  take(max: number): void {
     const bytes = this.in.take(max);
-    if (bytes !== null) this.#deliver(bytes);
-    if (answer > 0) this.write(answer);
     this.in.taken();
+    if (bytes !== null) this.#deliver(bytes);
   }
   #deliver(bytes: Buffer): void {
     for (const byte of bytes) assert.equal(byte, byteAt(this.received++, this.#peerSalt), `byte ${this.received - 1}`);
@@ -277,7 +272,7 @@ function run(decisions: readonly Decision[], mayDie: boolean): { left: End; righ
         self.cut();
         break;
       case 9:
-        self.take(1 + (size % 30), size % 7);
+        self.take(1 + (size % 30));
         break;
       case 10:
         self.in.retract();
