@@ -51,11 +51,6 @@ export interface RemoteDmb {
   /** Stores one aligned word, whole, after everything that was moved or stored before. Throws IsmError RANGE. */
   storeWord(offset: number, value: number): void;
   /**
-   * Stores two words that stand side by side, aligned to 64 bits, each whole, and the second not seen before the first. One store where a
-   * store is a system call. Throws IsmError RANGE.
-   */
-  storeWords(offset: number, first: number, second: number): void;
-  /**
    * As `storeWord`, for an aligned word of 64 bits; `value` as it stands in memory, in native byte order. Where a store is a system call,
    * and the kernel is interrupted in it, the first half of it may be seen before the second.
    */

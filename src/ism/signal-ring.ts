@@ -30,9 +30,10 @@ export function signalAreaBytes(capacity: number): number {
   return 4 * (FIRST_ENTRY + 2 * capacity);
 }
 
-/** Stores into the peer's area, after everything stored before: as `storeWord` and `storeWords` of a RemoteDmb. */
+/** Stores into the peer's area, after everything stored before, each word whole. */
 export interface StoreToArea {
   word(offset: number, value: number): void;
+  /** Two words that stand side by side, aligned to 64 bits; the second is not seen before the first. */
   words(offset: number, first: number, second: number): void;
 }
 

@@ -84,7 +84,6 @@ export class KernelDevice implements Device {
       bytes: null,
       move: nothing,
       storeWord: nothing,
-      storeWords: nothing,
       storeLong: nothing,
       signal: nothing,
     };

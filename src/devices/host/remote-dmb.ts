@@ -36,7 +36,6 @@ export abstract class HostRemoteDmb implements RemoteDmb {
   abstract readonly bytes: Buffer | null;
   protected abstract put(offset: number, data: Uint8Array): void;
   protected abstract putWord(offset: number, value: number): void;
-  protected abstract putWords(offset: number, first: number, second: number): void;
   protected abstract putLong(offset: number, value: bigint): void;
 
   move(offset: number, data: Uint8Array): void {
@@ -47,11 +46,6 @@ export abstract class HostRemoteDmb implements RemoteDmb {
   storeWord(offset: number, value: number): void {
     if (!isWordInRange(this.lengthBytes, offset, 4)) throw outOfRange(offset, 4, this.lengthBytes);
     if (this.live) this.putWord(offset, value);
-  }
-
-  storeWords(offset: number, first: number, second: number): void {
-    if (!isWordInRange(this.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
-    if (this.live) this.putWords(offset, first, second);
   }
 
   storeLong(offset: number, value: bigint): void {
@@ -88,11 +82,6 @@ export class MappedRemoteDmb extends HostRemoteDmb {
     storeInOrder(this.#words, offset >> 2, value);
   }
 
-  protected putWords(offset: number, first: number, second: number): void {
-    storeInOrder(this.#words, offset >> 2, first);
-    storeInOrder(this.#words, (offset >> 2) + 1, second);
-  }
-
   protected putLong(offset: number, value: bigint): void {
     Atomics.store(this.#longs, offset >> 3, value);
   }
@@ -115,10 +104,6 @@ export class StoredRemoteDmb extends HostRemoteDmb {
 
   protected putWord(offset: number, value: number): void {
     this.#words.storeWord(offset, value);
-  }
-
-  protected putWords(offset: number, first: number, second: number): void {
-    this.#words.storeWords(offset, first, second);
   }
 
   protected putLong(offset: number, value: bigint): void {
@@ -191,6 +176,7 @@ export class StoredWords {
     this.#storePair(4 * even, this.#head[even] as number, this.#head[even + 1] as number);
   }
 
+  /** Two that stand side by side, aligned to 64 bits. */
   storeWords(offset: number, first: number, second: number): void {
     if (offset < HEAD_BYTES) {
       this.#head[offset >> 2] = first;

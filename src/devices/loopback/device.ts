@@ -105,12 +105,6 @@ class LoopbackRemoteDmb implements RemoteDmb {
     if (this.attached) Atomics.store(this.#dmb.words, offset / 4, value);
   }
 
-  storeWords(offset: number, first: number, second: number): void {
-    if (!isWordInRange(this.#dmb.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
-    this.storeWord(offset, first);
-    this.storeWord(offset + 4, second);
-  }
-
   storeLong(offset: number, value: bigint): void {
     if (!isWordInRange(this.#dmb.lengthBytes, offset, 8)) throw outOfRange(offset, 8, this.lengthBytes);
     if (this.attached) Atomics.store(this.#dmb.longs, offset / 8, value);

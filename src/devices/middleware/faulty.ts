@@ -9,7 +9,6 @@ export const FAULTS = [
   'moves are not checked',
   'words are torn',
   'long words are torn',
-  'only the first of two words is stored',
   'a word clears the one beside it',
   'strangers may write',
   'tokens live on after unregistering',
@@ -97,13 +96,9 @@ export class FaultyDevice implements Device {
         else remote.move(offset, data);
       },
       storeWord: (offset, value) => {
-        if (fault === 'a word clears the one beside it' && offset % 8 === 0) remote.storeWords(offset, value, 0);
-        else if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
+        if (fault === 'a word clears the one beside it') remote.storeWord(offset ^ 4, 0);
+        if (fault === 'words are torn' && dmb) dmb.bytes.writeInt16LE((value << 16) >> 16, offset);
         else remote.storeWord(offset, value);
-      },
-      storeWords: (offset, first, second) => {
-        if (fault === 'only the first of two words is stored' && offset % 8 === 0) remote.storeWord(offset, first);
-        else remote.storeWords(offset, first, second);
       },
       storeLong: (offset, value) => {
         if (fault === 'long words are torn' && offset % 8 === 0)
@@ -162,10 +157,6 @@ function stolen(dmb: Dmb): RemoteDmb {
     bytes: dmb.bytes,
     move: (offset, data) => dmb.bytes.set(data, offset),
     storeWord: (offset, value) => void Atomics.store(dmb.words, offset / 4, value),
-    storeWords(offset, first, second) {
-      this.storeWord(offset, first);
-      this.storeWord(offset + 4, second);
-    },
     storeLong: (offset, value) => void dmb.bytes.writeBigInt64LE(value, offset),
     signal() {},
   };

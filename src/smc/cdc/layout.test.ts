@@ -43,7 +43,6 @@ test('data is stored before the producer word, that before the flags, and then c
     bytes: null,
     move: (offset, data) => void order.push(`move ${data.length} to ${offset}`),
     storeWord: (offset) => void order.push(`word ${offset}`),
-    storeWords: (offset) => void order.push(`words ${offset}`),
     storeLong: (offset) => void order.push(`long ${offset}`),
     signal: () => void order.push('signal'),
   };
