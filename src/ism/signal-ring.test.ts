@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
 import { storeInOrder } from './order.ts';
-import { SignalReader, SignalWriter, type StoreToArea, signalAreaBytes } from './signal-ring.ts';
+import { SignalReader, SignalWriter, signalAreaBytes, storesInto } from './signal-ring.ts';
 
 const CAPACITY = 8;
 const ROUNDS = 60_000;
@@ -24,20 +24,9 @@ interface Shared {
 
 const words = (count: number) => new Int32Array(new SharedArrayBuffer(4 * count));
 
-function storeTo(area: Int32Array): StoreToArea {
-  const word = (offset: number, value: number) => storeInOrder(area, offset / 4, value);
-  return {
-    word,
-    words(offset, first, second) {
-      word(offset, first);
-      word(offset + 4, second);
-    },
-  };
-}
-
 /** Now and then the last one must have been seen, before any more is signalled that could stand in for it. */
 function signalAll({ ofReader, ofWriter, about, seen, doorbell }: Shared): void {
-  const writer = new SignalWriter(ofWriter, storeTo(ofReader), CAPACITY);
+  const writer = new SignalWriter(ofWriter, storesInto(ofReader), CAPACITY);
   let random = 1;
   for (let round = 1; round <= ROUNDS; round++) {
     random = (Math.imul(random, 1_103_515_245) + 12_345) | 0;
@@ -69,7 +58,7 @@ if (!isMainThread && workerData?.ofReader !== undefined) {
       doorbell: words(1),
     };
     const { about, seen, doorbell } = shared;
-    const reader = new SignalReader(shared.ofReader, storeTo(shared.ofWriter), CAPACITY);
+    const reader = new SignalReader(shared.ofReader, storesInto(shared.ofWriter), CAPACITY);
     let sleeps = 0;
     const look = () =>
       reader.look((index, generation) => {
@@ -96,7 +85,7 @@ if (!isMainThread && workerData?.ofReader !== undefined) {
   test('entries that are not the next ones are a breach', () => {
     for (const number of [2, -1, CAPACITY + 1]) {
       const area = words(signalAreaBytes(CAPACITY) / 4);
-      const reader = new SignalReader(area, storeTo(words(area.length)), CAPACITY);
+      const reader = new SignalReader(area, storesInto(words(area.length)), CAPACITY);
       area[17] = number;
       assert.ok(!reader.hasWork());
       assert.throws(() => reader.look(() => {}), { code: 'ERR_ISTHMUS_PROTOCOL' });

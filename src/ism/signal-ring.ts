@@ -17,7 +17,7 @@
  * however many connections are idle. Everybody writes into the peer's area only and nobody clears what another wrote.
  */
 import { IsmError } from './errors.ts';
-import { fence } from './order.ts';
+import { fence, storeInOrder } from './order.ts';
 
 const CONSUMED = 0;
 const SLEEP_MARK = 1;
@@ -35,6 +35,18 @@ export interface StoreToArea {
   word(offset: number, value: number): void;
   /** Two words that stand side by side, aligned to 64 bits; the second is not seen before the first. */
   words(offset: number, first: number, second: number): void;
+}
+
+/** Into one that is mapped. */
+export function storesInto(area: Int32Array): StoreToArea {
+  const word = (offset: number, value: number) => storeInOrder(area, offset >> 2, value);
+  return {
+    word,
+    words(offset, first, second) {
+      word(offset, first);
+      word(offset + 4, second);
+    },
+  };
 }
 
 function violation(what: string): IsmError {

@@ -527,12 +527,7 @@ export class Carrier {
 
   /** Not one that the program passes on from another socket. */
   #isOfTcp(error: NodeJS.ErrnoException): boolean {
-    if (error.syscall !== 'read') return false;
-    try {
-      return tcpInfo(this.fd).state === TCP_CLOSE;
-    } catch {
-      return true; // the handle has gone
-    }
+    return error.syscall === 'read' && tcpState(this.fd) === TCP_CLOSE;
   }
 
   /** Before a close: the kernel sends what it has taken, and it takes more than a ring. Not when the close will be a reset. */
@@ -800,12 +795,13 @@ export class Carrier {
 
   /** Whether nothing of TCP is read, its end neither, before the program reads on: bytes could come that way. */
   get isTcpKept(): boolean {
-    return this.#steering && !this.#wants && this.#delivery.isInPlace && this.#connection?.canGoBack === true;
+    const isPaused = this.#steering && !this.#wants && this.#tcpEnd === null;
+    return isPaused && this.#delivery.isInPlace && this.#connection?.canGoBack === true;
   }
 
   /** Where it is not read: whether TCP has ended. What is written goes there then, and fails as it does on TCP. */
   lookAtTcp(): void {
-    if (!this.isTcpKept || this.#tcpEnd !== null || this.#closed || this.#isTcpOver || !hasTcpEnded(this.fd)) return;
+    if (!this.isTcpKept || this.#isTcpOver || !TCP_ENDED.has(tcpState(this.fd))) return;
     this.#isTcpOver = true;
     this.settle();
   }
@@ -923,12 +919,11 @@ export class Carrier {
   }
 }
 
-/** Whether the peer has sent its end, or there is no connection any more. */
-function hasTcpEnded(fd: number): boolean {
+function tcpState(fd: number): number {
   try {
-    return TCP_ENDED.has(tcpInfo(fd).state);
+    return tcpInfo(fd).state;
   } catch {
-    return true; // the handle has gone
+    return TCP_CLOSE; // the handle has gone
   }
 }
 

@@ -5,7 +5,6 @@ import { HostDevice, NO_DESCRIPTORS } from '../devices/host/index.ts';
 import { type FabricClient, type FabricListener, isSameProcess, joinFabric } from '../fabric/client.ts';
 import type { FabricMessage, MessageByName } from '../fabric/protocol.ts';
 import { type Device, type Gid, IsmError } from '../ism/index.ts';
-import { closeFd } from '../os/index.ts';
 import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { reasonOfSystem } from './causes.ts';
 import type { Policy } from './policy.ts';
@@ -94,9 +93,4 @@ export class Membership {
   whyUnpaired(peer: Gid): Reason {
     return this.#unpaired.get(peer) ?? REASONS.PAIRLOST;
   }
-}
-
-/** Of a pair that nobody is there for any more. */
-export function closePair(fds: readonly number[] | null): void {
-  for (const fd of fds ?? []) closeFd(fd);
 }

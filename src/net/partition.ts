@@ -13,6 +13,7 @@ import { type Client, DEFAULT_UEID, type Device, type Dmb, type Gid, type IsmEve
 import { nextTick, setImmediate } from '../os/event-loop.ts';
 import { inTime } from '../os/in-time.ts';
 import {
+  closeFd,
   openLedger,
   passedBytes,
   resetConnection,
@@ -32,7 +33,7 @@ import { reasonOfDecline, reasonOfFabric, reasonOfSilence } from './causes.ts';
 import { type Claim, Claims } from './claims.ts';
 import { enterInBand } from './in-band.ts';
 import { Matches, withMatch } from './matches.ts';
-import { closePair, Membership } from './membership.ts';
+import { Membership } from './membership.ts';
 import { type Ground, Mover, type Role } from './mover.ts';
 import type { Policy } from './policy.ts';
 import { Statistics } from './statistics.ts';
@@ -299,8 +300,8 @@ export class Partition implements Ground, Client {
   #fabricListener(): FabricListener {
     return {
       introduced: (message, fds) => {
-        if (this.#membership === null) closePair(fds);
-        else this.#membership.introduced(message, fds);
+        if (this.#membership !== null) this.#membership.introduced(message, fds);
+        else for (const fd of fds ?? []) closeFd(fd);
       },
       show: (number) => this.#show(number),
       released: (number) => {

@@ -11,6 +11,7 @@ import {
   Registry,
   randomGid,
   SignalWriter,
+  storesInto,
   virtualChid,
 } from '../../src/ism/index.ts';
 import { declare } from '../../src/os/ffi.ts';
@@ -32,6 +33,14 @@ import { lingeringPair } from './linger.ts';
 
 await testDoorbell();
 const chid = virtualChid(7);
+
+const OPEN = {
+  type: 'OPEN',
+  version: PAIR_VERSION,
+  access: 'mapped',
+  capacity: SIGNAL_CAPACITY,
+  lengthBytes: PIECE_BYTES,
+} as const;
 
 /** A peer that is played by hand: it has its three descriptors and sends what it likes. */
 class Attacker {
@@ -66,10 +75,7 @@ class Attacker {
   }
 
   open(): void {
-    this.say(
-      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-      [this.memory],
-    );
+    this.say(OPEN, [this.memory]);
   }
 
   /** Takes the victim's memory. */
@@ -91,14 +97,8 @@ class Attacker {
 
   /** As an honest peer writes them, once it has the victim's area. */
   signals(): SignalWriter {
-    const word = (offset: number, value: number) => {
-      if (this.area !== null) Atomics.store(this.area, offset >> 2, value);
-    };
-    const words = (offset: number, first: number, second: number) => {
-      word(offset, first);
-      word(offset + 4, second);
-    };
-    return new SignalWriter(new Int32Array(map(this.memory, PIECE_BYTES)), { word, words }, SIGNAL_CAPACITY);
+    const victims = storesInto(this.area as Int32Array);
+    return new SignalWriter(new Int32Array(map(this.memory, PIECE_BYTES)), victims, SIGNAL_CAPACITY);
   }
 
   close(): void {
@@ -195,44 +195,22 @@ const dmb = {
 for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<void>>({
   'nonsense instead of a record': (one) => one.send(Buffer.from('nonsense')),
   'a record that is cut off': (one) => one.send(Buffer.from([1, 0, 12, 0, 1])),
-  'OPEN without memory': (one) =>
-    one.say({
-      type: 'OPEN',
-      version: PAIR_VERSION,
-      access: 'mapped',
-      capacity: SIGNAL_CAPACITY,
-      lengthBytes: PIECE_BYTES,
-    }),
+  'OPEN without memory': (one) => one.say(OPEN),
   'OPEN with a pipe for memory': (one) => {
     const { readFd, writeFd } = createPipe();
-    one.say(
-      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-      [readFd],
-    );
+    one.say(OPEN, [readFd]);
     closeFd(readFd);
     closeFd(writeFd);
   },
   'OPEN with a socket for memory': (one) => {
     const [left, right] = streamSocketPair();
-    one.say(
-      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-      [left],
-    );
+    one.say(OPEN, [left]);
     closeFd(left);
     closeFd(right);
   },
-  'OPEN with memory of another size': (one) =>
-    one.say({ type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: 4096 }, [
-      one.memory,
-    ]),
-  'OPEN of another version': (one) =>
-    one.say({ type: 'OPEN', version: 9, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES }, [
-      one.memory,
-    ]),
-  'OPEN with another signal area': (one) =>
-    one.say({ type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: 2, lengthBytes: PIECE_BYTES }, [
-      one.memory,
-    ]),
+  'OPEN with memory of another size': (one) => one.say({ ...OPEN, lengthBytes: 4096 }, [one.memory]),
+  'OPEN of another version': (one) => one.say({ ...OPEN, version: 9 }, [one.memory]),
+  'OPEN with another signal area': (one) => one.say({ ...OPEN, capacity: 2 }, [one.memory]),
   'OPEN twice': (one) => {
     one.open();
     one.open();
@@ -271,13 +249,7 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
     one.open();
     one.say({ type: 'PIECE', piece: 5, lengthBytes: PIECE_BYTES }, [one.memory]);
   },
-  'OPEN with a socket that lingers for memory': (one) =>
-    lingers((fd) =>
-      one.say(
-        { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-        [fd],
-      ),
-    ),
+  'OPEN with a socket that lingers for memory': (one) => lingers((fd) => one.say(OPEN, [fd])),
   'nonsense, and behind it a socket that lingers, which is never taken': (one) =>
     lingers((fd) => {
       one.send(Buffer.from('nonsense'));
@@ -296,10 +268,7 @@ for (const [what, act] of Object.entries<(attacker: Attacker) => void | Promise<
 test('memory that takes no store any more ends its pair', async () => {
   await isThrownOut(async (attacker) => {
     const writeOnly = openWriteOnly(attacker.memory);
-    attacker.say(
-      { type: 'OPEN', version: PAIR_VERSION, access: 'store', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-      [writeOnly],
-    );
+    attacker.say({ ...OPEN, access: 'store' }, [writeOnly]);
     assert.ok(await victim.queryRemoteGid(attacker.gid));
     assert.equal(victim.writeAccess(attacker.gid), 'store');
     const { setAppend } = await import('./memfd.ts');
@@ -316,10 +285,7 @@ test('memory that can shrink is not taken', async () => {
   const { memfd } = await import('./memfd.ts');
   await isThrownOut((one) => {
     const fd = memfd(PIECE_BYTES);
-    one.say(
-      { type: 'OPEN', version: PAIR_VERSION, access: 'mapped', capacity: SIGNAL_CAPACITY, lengthBytes: PIECE_BYTES },
-      [fd],
-    );
+    one.say(OPEN, [fd]);
     closeFd(fd);
   });
 });

@@ -20,7 +20,7 @@ import {
   SignalWriter,
   type StoreToArea,
   signalAreaBytes,
-  storeInOrder,
+  storesInto,
   type Token,
 } from '../../ism/index.ts';
 import { queueMicrotask } from '../../os/event-loop.ts';
@@ -136,8 +136,8 @@ export class Pair implements PolledPair {
   /** Null until the peer has opened. */
   #writer: SignalWriter | null = null;
   readonly #peerPieces: PeerPiece[] = [];
-  /** The peer's signal area: memory, or to be stored to; neither until the peer has opened. */
-  #peerArea: Int32Array | StoredWords | null = null;
+  /** The peer's signal area; null until the peer has opened, and when the pair is dead. */
+  #peerArea: StoreToArea | null = null;
   /** By index; null = free. */
   readonly #dmbs: (HostDmb | null)[] = [null];
   readonly #generations: number[] = [0];
@@ -411,20 +411,8 @@ export class Pair implements PolledPair {
   }
 
   readonly #toPeer: StoreToArea = {
-    word: (offset, value) => {
-      const area = this.#peerArea;
-      if (area instanceof StoredWords) area.storeWord(offset, value);
-      else if (area !== null) storeInOrder(area, offset >> 2, value);
-    },
-    words: (offset, first, second) => {
-      const area = this.#peerArea;
-      if (area instanceof StoredWords) {
-        area.storeWords(offset, first, second);
-      } else if (area !== null) {
-        storeInOrder(area, offset >> 2, first);
-        storeInOrder(area, (offset >> 2) + 1, second);
-      }
-    },
+    word: (offset, value) => this.#peerArea?.word(offset, value),
+    words: (offset, first, second) => this.#peerArea?.words(offset, first, second),
   };
 
   // --- The channel ---
@@ -481,7 +469,7 @@ export class Pair implements PolledPair {
     if (version !== PAIR_VERSION) throw broken(`version ${version} where ${PAIR_VERSION} is spoken`);
     if (capacity !== SIGNAL_CAPACITY || piece.lengthBytes < signalAreaBytes(capacity))
       throw broken('another signal area');
-    if ('memory' in piece) this.#peerArea = new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4);
+    if ('memory' in piece) this.#peerArea = storesInto(new Int32Array(piece.memory, 0, signalAreaBytes(capacity) / 4));
     else if ('stored' in piece) this.#peerArea = new StoredWords(piece.stored, 0);
     this.#writer = new SignalWriter(this.#area, this.#toPeer, capacity);
     this.#listener.up(this);
@@ -541,7 +529,7 @@ export class Pair implements PolledPair {
     this.#doorbell.close();
     closeFd(this.#ringFd);
     for (const offer of this.#offers.values()) for (const remote of offer.attached) remote.live = false;
-    if (this.#peerArea instanceof StoredWords) this.#peerArea = null;
+    this.#peerArea = null;
     for (const piece of this.#peerPieces) if ('stored' in piece) closeFd(piece.stored.fd);
     this.#forsakeIfUnused();
     for (const dmb of this.#byToken.values()) if (!dmb.registered) this.#endQuarantine(dmb);

@@ -1,5 +1,14 @@
 /** The writer's end of a peer's DMB, in the two ways there are: copying into a mapping, and storing through a descriptor. */
-import { isInRange, isWordInRange, outOfRange, type RemoteDmb, storeInOrder, type Token } from '../../ism/index.ts';
+import {
+  isInRange,
+  isWordInRange,
+  outOfRange,
+  type RemoteDmb,
+  RING_HEAD_BYTES,
+  type StoreToArea,
+  storeInOrder,
+  type Token,
+} from '../../ism/index.ts';
 import { store } from '../../os/index.ts';
 
 export interface RemoteDmbPlace {
@@ -103,12 +112,11 @@ export class StoredRemoteDmb extends HostRemoteDmb {
   }
 
   protected putWord(offset: number, value: number): void {
-    this.#words.storeWord(offset, value);
+    this.#words.word(offset, value);
   }
 
   protected putLong(offset: number, value: bigint): void {
-    const [first, second] = new Int32Array(BigInt64Array.of(value).buffer);
-    this.#words.storeWords(offset, first as number, second as number);
+    this.#words.long(offset, value);
   }
 }
 
@@ -134,23 +142,21 @@ export class StoredMemory {
   }
 }
 
-/** As many bytes from the beginning of a DMB or a signal area as have words in them that are read at any time. */
-const HEAD_BYTES = 128;
-
-const pair = new Int32Array(2);
-const pairBytes = new Uint8Array(pair.buffer);
+const long = new BigInt64Array(1);
+const pair = new Int32Array(long.buffer);
+const pairBytes = new Uint8Array(long.buffer);
 const word = new Int32Array(1);
 const wordBytes = new Uint8Array(word.buffer);
 
 /**
  * Words in such memory, whole for whoever reads them meanwhile. The kernel copies eight aligned bytes upward, in one piece or in two: no
  * word of 32 bits is seen half done. Four bytes alone it copies one by one on CPUs without FSRM (Linux, arch/x86/lib/copy_user_64.S). So a
- * word of the head goes with the one beside it, which is known: nobody else writes there.
+ * word of the head, where those stand that are read at any time, goes with the one beside it, which is known: nobody else writes there.
  */
-export class StoredWords {
+export class StoredWords implements StoreToArea {
   readonly #memory: StoredMemory;
   readonly #offset: number;
-  readonly #head = new Int32Array(HEAD_BYTES / 4);
+  readonly #head = new Int32Array(RING_HEAD_BYTES / 4);
   readonly #headBytes = new Uint8Array(this.#head.buffer);
 
   /** @param offset of the first byte, a multiple of eight; memory that is zeroed begins there */
@@ -161,12 +167,12 @@ export class StoredWords {
 
   move(offset: number, data: Uint8Array): void {
     if (data.length === 0) return;
-    if (offset < HEAD_BYTES) this.#headBytes.set(data.subarray(0, HEAD_BYTES - offset), offset);
+    if (offset < RING_HEAD_BYTES) this.#headBytes.set(data.subarray(0, RING_HEAD_BYTES - offset), offset);
     this.#memory.store(data, this.#offset + offset);
   }
 
-  storeWord(offset: number, value: number): void {
-    if (offset >= HEAD_BYTES) {
+  word(offset: number, value: number): void {
+    if (offset >= RING_HEAD_BYTES) {
       word[0] = value;
       this.#memory.store(wordBytes, this.#offset + offset);
       return;
@@ -176,13 +182,17 @@ export class StoredWords {
     this.#storePair(4 * even, this.#head[even] as number, this.#head[even + 1] as number);
   }
 
-  /** Two that stand side by side, aligned to 64 bits. */
-  storeWords(offset: number, first: number, second: number): void {
-    if (offset < HEAD_BYTES) {
+  words(offset: number, first: number, second: number): void {
+    if (offset < RING_HEAD_BYTES) {
       this.#head[offset >> 2] = first;
       this.#head[(offset >> 2) + 1] = second;
     }
     this.#storePair(offset, first, second);
+  }
+
+  long(offset: number, value: bigint): void {
+    long[0] = value;
+    this.words(offset, pair[0] as number, pair[1] as number);
   }
 
   #storePair(offset: number, first: number, second: number): void {
