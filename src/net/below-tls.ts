@@ -6,26 +6,40 @@ import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { setImmediate } from '../os/event-loop.ts';
 import { Feeder } from './feeder.ts';
-import { type InternalSocket, internalsOf, type TcpHandle } from './internals.ts';
+import {
+  type InternalSocket,
+  internalsOf,
+  SOCKET,
+  type TcpHandle,
+  type WriteCallback,
+  type WritingInternals,
+} from './internals.ts';
 import { Records, TLS_RECORD } from './records.ts';
 import type { JsStream, StreamRequest, TlsInternals } from './tls-internals.ts';
 
 /** Takes a chunk, or null for the end of the stream; false: no more for now. */
 export type Sink = (chunk: Buffer | null) => boolean;
 
-/** Of sockets whose bytes go to a sink and not to their stream. */
-const sinks = new WeakMap<Socket, Sink>();
+type Methods = { readonly push: Sink } & WritingInternals;
+
+/** Of sockets below TLS: `push` is the sink that gets their bytes, also where something else stands in its place. */
+const methodsOf = new WeakMap<Socket, Methods>();
 
 export function sinkOf(socket: Socket): Sink | null {
-  return sinks.get(socket) ?? null;
+  return methodsOf.get(socket)?.push ?? null;
+}
+
+/** Whether this method was put on the socket for what is above it. */
+export function isOfTls(socket: Socket, name: string, method: unknown): boolean {
+  const methods = methodsOf.get(socket);
+  return methods !== undefined && Reflect.get(methods, name) === method;
 }
 
 /** Whatever was put on it has ended. */
-export function forgetSink(socket: Socket): void {
-  const sink = sinks.get(socket);
-  if (sink === undefined) return;
-  sinks.delete(socket);
-  if (internalsOf(socket).push === sink) Reflect.deleteProperty(socket, 'push');
+export function forgetTls(socket: Socket): void {
+  for (const name of Object.keys(methodsOf.get(socket) ?? {}))
+    if (isOfTls(socket, name, Reflect.get(socket, name))) Reflect.deleteProperty(socket, name);
+  methodsOf.delete(socket);
 }
 
 /** What TLS asks the handle below it, when it is asked itself. */
@@ -37,8 +51,8 @@ export class BelowTls {
   readonly #feeder: Feeder;
   #socket: InternalSocket | null = null;
   #closed = false;
-  /** TLS has said its last: C++ does not mind any more whether it can be written. */
-  isShutDown = false;
+  /** Why the last write has failed. */
+  #failure: Error | null = null;
 
   /** @param handle of the socket that is to be opened */
   constructor({ JsStream }: TlsInternals, handle: TcpHandle) {
@@ -70,16 +84,32 @@ export class BelowTls {
 
   /** From now on the socket's bytes come here. @param divert leads them to a sink */
   open(socket: Socket, divert: (sink: Sink) => void): void {
-    this.#socket = internalsOf(socket);
-    sinks.set(socket, this.#take);
+    const internal = internalsOf(socket);
+    this.#socket = internal;
+    const { _write, _writev } = SOCKET;
+    const writing = {
+      _write: (chunk, encoding, callback) => _write.call(socket, chunk, encoding, this.#judged(callback)),
+      _writev: (chunks, callback) => _writev.call(socket, chunks, this.#judged(callback)),
+    } satisfies WritingInternals;
+    Object.assign(internal, writing);
+    methodsOf.set(socket, { push: this.#take, ...writing });
     divert(this.#take);
   }
 
   readonly #take: Sink = (chunk) => this.#feeder.take(chunk);
 
+  /** A write that fails does not end the socket: where TLS has said its last, it reads on. */
+  #judged(callback: WriteCallback): WriteCallback {
+    return (error) => {
+      this.#failure = error ?? null;
+      callback();
+    };
+  }
+
   #read(on: boolean): number {
     this.#feeder.wants = on;
-    if (this.#closed || this.#handle.reading === on || (on && this.#feeder.isBusy)) return 0;
+    // One that was destroyed says by itself why.
+    if (this.#closed || this.#socket?.destroyed || this.#handle.reading === on || (on && this.#feeder.isBusy)) return 0;
     this.#handle.reading = on;
     return on ? this.#handle.readStart() : this.#handle.readStop();
   }
@@ -87,12 +117,11 @@ export class BelowTls {
   #write(request: StreamRequest, chunks: readonly Buffer[]): number {
     const socket = this.#socket;
     if (socket === null || !socket.writable) return -constants.errno.EPIPE;
-    writeTo(socket, this.stream, request, chunks);
+    writeTo(socket, chunks, (error) => this.stream.finishWrite(request, statusOf(this.#failure ?? error)));
     return 0;
   }
 
   #shutdown(request: StreamRequest): number {
-    this.isShutDown = true;
     if (this.#socket === null) return -constants.errno.ENOTCONN;
     this.#socket.end((error?: Error | null) => this.stream.finishShutdown(request, statusOf(error)));
     return 0;
@@ -116,8 +145,7 @@ const JOINED_BYTES = 32 * 1024;
 const SMALL_BYTES = 4 * 1024;
 
 /** What C++ writes to a stream goes to a socket. */
-export function writeTo(socket: Socket, stream: JsStream, request: StreamRequest, chunks: readonly Buffer[]): void {
-  const done = (error?: Error | null) => stream.finishWrite(request, statusOf(error));
+export function writeTo(socket: Socket, chunks: readonly Buffer[], done: WriteCallback): void {
   const whole = inOnePiece(chunks);
   if (whole !== null) {
     socket.write(whole, done);
@@ -141,7 +169,8 @@ function inOnePiece(chunks: readonly Buffer[]): Buffer | null {
   return isJoined ? Buffer.concat(chunks, lengthBytes) : null;
 }
 
-function statusOf(error: NodeJS.ErrnoException | null | undefined): number {
+/** For C++. */
+export function statusOf(error: NodeJS.ErrnoException | null | undefined): number {
   if (!error) return 0;
   return error.errno !== undefined && error.errno < 0 ? error.errno : -constants.errno.ECANCELED;
 }

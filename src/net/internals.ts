@@ -24,6 +24,12 @@ export interface SocketInternals {
   write(chunk: unknown, encoding?: unknown, callback?: unknown): boolean;
 }
 
+/** Its methods by which the stream writes. */
+export interface WritingInternals {
+  _write(chunk: unknown, encoding: BufferEncoding, callback: WriteCallback): void;
+  _writev(chunks: readonly unknown[], callback: WriteCallback): void;
+}
+
 /** What tells that a chunk handed to `push` would be emitted at once, and nothing else. */
 export interface ReadableState {
   readonly flowing: boolean | null;
@@ -90,7 +96,7 @@ export function internalsOf(socket: Socket): InternalSocket {
   return socket as InternalSocket;
 }
 
-export const SOCKET = Socket.prototype as unknown as SocketInternals;
+export const SOCKET = Socket.prototype as unknown as SocketInternals & WritingInternals;
 
 /** What net.Socket inherits, whatever was put over its prototype before we were loaded. */
 export const ORIGINAL = { write: Writable.prototype.write, push: Readable.prototype.push };

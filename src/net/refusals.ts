@@ -1,7 +1,7 @@
 /** Which sockets stay on TCP, as far as it can be seen from outside (facts about each sign: internals.ts). */
 import type { Server, Socket } from 'node:net';
 import { REASONS, type Reason } from '../smc/reasons.ts';
-import { sinkOf } from './below-tls.ts';
+import { isOfTls, sinkOf } from './below-tls.ts';
 import { hasOwnWays, internalsOf, isReadByProgram, SOCKET, type SocketInternals } from './internals.ts';
 
 /** Raw sockets whose handle a TLSSocket has; TLS leaves no sign on them. Filled by wrapping.ts. */
@@ -41,7 +41,7 @@ export function whyNot(socket: Socket, methods: Partial<SocketInternals> | null 
   if (handle.isStreamBase !== false && hasHttp2Session(socket)) return REASONS.HTTP2;
   const isOurs = (name: string, method: unknown) =>
     (methods !== null && Reflect.get(methods, name) === method) ||
-    (name === 'push' && method === sinkOf(socket)) ||
+    isOfTls(socket, name, method) ||
     (name === '_destroy' && watchers.has(method as object));
   if (isReadByProgram(handle) || hasOwnWays(socket, isOurs)) return REASONS.OVERRIDDEN;
   return null;

@@ -9,7 +9,7 @@ import { IsthmusError } from '../ism/errors.ts';
 import { watchWorkers } from '../os/workers.ts';
 import { MORE_DESCRIPTORS, REASONS, type Reason, withCause } from '../smc/reasons.ts';
 import { canBeLocal, destinations } from './addresses.ts';
-import { forgetSink } from './below-tls.ts';
+import { forgetTls } from './below-tls.ts';
 import type { Carrier } from './carrier.ts';
 import { tellChange } from './changes.ts';
 import { CurrentPolicy } from './current-policy.ts';
@@ -208,7 +208,7 @@ export class Runtime {
     this.#nursery.forget(socket);
     for (const set of [this.#undo, this.#left, this.#inBandClients, this.#entered]) set.delete(socket);
     forgetRefusals(socket);
-    forgetSink(socket);
+    forgetTls(socket);
     setLender(socket, null);
     this.#engine?.forget(socket);
   }

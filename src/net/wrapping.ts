@@ -6,7 +6,7 @@
  * is known where it connects to, is put on another handle at the last moment.
  */
 import { Server, Socket } from 'node:net';
-import { BelowTls, type Sink, socketAround, writeTo } from './below-tls.ts';
+import { BelowTls, type Sink, socketAround, statusOf, writeTo } from './below-tls.ts';
 import { Feeder } from './feeder.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
 import { HTTP2_FRAME, HTTP2_PREFACE_BYTES, Records } from './records.ts';
@@ -146,7 +146,7 @@ function writeAtOnce(aroundStream: AroundStream): void {
   aroundStream.doWrite = function (request, chunks) {
     const { stream, _handle: handle } = this;
     if (!isLedHttp2(stream) || handle === null || !stream.writable) return doWrite.call(this, request, chunks);
-    writeTo(stream, handle, request, chunks);
+    writeTo(stream, chunks, (error) => handle.finishWrite(request, statusOf(error)));
     return 0;
   };
 }
@@ -154,9 +154,9 @@ function writeAtOnce(aroundStream: AroundStream): void {
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): void {
   Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
   // As where TLS has the handle. Node.js' own listener, which comes after this, would tell of the error and end nothing.
-  socket.on('error', (error: NodeJS.ErrnoException) => {
+  socket.on('error', (error) => {
     tls._emitTLSError = () => {};
-    if (!over.isShutDown || error.syscall !== 'write') tls.destroy(error);
+    tls.destroy(error);
   });
   socket.on('close', () => tls.destroy());
   over.open(socket, divert);

@@ -587,6 +587,32 @@ const S = {
     s.close();
     return [by(L).c, by(LS).s.includes('close')];
   },
+  /** TLS cannot say its end any more, and what came before the reset is read all the same. */
+  async endedAfterReset() {
+    const all = [];
+    for (const readsAfter of [null, 0, 30]) {
+      let raw;
+      const s = await serve({}, (x) => x.on('error', () => {}).write(Buffer.alloc(100_000)));
+      s.on('connection', (k) => (raw = k));
+      const c = tls.connect(opt(s));
+      const L = logs({ c });
+      let got = 0;
+      c.on('data', (d) => (got += d.length));
+      c.once('data', () => c.pause());
+      await once(c, 'data');
+      await wait(80);
+      raw.resetAndDestroy();
+      await wait(80);
+      c.end();
+      if (readsAfter !== null) await wait(readsAfter);
+      c.resume();
+      await wait(80);
+      s.close();
+      // Where the kernel has told of the reset already, when TLS wrote, an end follows.
+      all.push([got, by(L).c.replace('error ECONNRESET read, close true', 'end, close false')]);
+    }
+    return all;
+  },
   async destroyedInHandshake() {
     const s = await serve({}, () => {});
     const L = [];
