@@ -177,7 +177,7 @@ export const FIGURES: readonly Figure[] = [
   {
     text: 'Bytes of the programs, by direction and way.',
     unit: 'bytes',
-    where: 'src/net/carrier.ts',
+    where: 'src/net/traffic.ts',
     keys: (sums) => ({ SMC_RX_BYTES: counter(sums, 'inShm'), SMC_TX_BYTES: counter(sums, 'outShm') }),
     metric: 'isthmus_bytes_total',
     type: 'counter',
@@ -200,7 +200,7 @@ export const FIGURES: readonly Figure[] = [
   {
     text: 'Writes to memory, several that Node.js hands on together as one.',
     unit: 'calls',
-    where: 'src/net/carrier.ts',
+    where: 'src/net/sending.ts',
     keys: (sums) => ({ SMC_TX_CNT: counter(sums, 'writes') }),
     metric: 'isthmus_writes_total',
     type: 'counter',
@@ -209,7 +209,7 @@ export const FIGURES: readonly Figure[] = [
   {
     text: 'Writes that had to wait, since the buffer of the other end was full.',
     unit: 'calls',
-    where: 'src/net/carrier.ts',
+    where: 'src/net/sending.ts',
     keys: (sums) => ({ SMC_INT_TX_BUF_FULL_PEER_CNT: counter(sums, 'full') }),
     metric: 'isthmus_buffer_full_total',
     type: 'counter',

@@ -3,16 +3,16 @@
  * watches what passes through JavaScript; given an SMC connection, it carries what the connection says: chunks of TCP up to the cut,
  * then the ring, then TCP again.
  *
- * All decisions about bytes are the connection's (smc/inbound.ts, smc/outbound.ts); here is only how a net.Socket shows them.
+ * All decisions about bytes are the connection's (smc/inbound.ts, smc/outbound.ts); here is only how a net.Socket shows them. What it
+ * writes: sending.ts; what is counted: traffic.ts.
  * Names of Node.js' inside: internals.ts.
  */
 
 import type { AsyncResource } from 'node:async_hooks';
 import type { Socket } from 'node:net';
-import { count } from '../ism/counters.ts';
 import { inNextTurn, nextTick, setImmediate } from '../os/event-loop.ts';
 import { TCP_CLOSE, TCP_ENDED, tcpInfo } from '../os/index.ts';
-import type { Connection, Reserved } from '../smc/connection.ts';
+import type { Connection } from '../smc/connection.ts';
 import type { Loan } from '../smc/layout.ts';
 import { type Sink, sinkOf } from './below-tls.ts';
 import { CHUNK_BYTES, Delivery } from './delivery.ts';
@@ -22,7 +22,6 @@ import {
   type Internals,
   internalsOf,
   isGuardOfIdle,
-  ORIGINAL,
   reusedIn,
   SOCKET,
   type SocketInternals,
@@ -33,7 +32,8 @@ import {
 } from './internals.ts';
 import { type Lender, lenderOf } from './lender.ts';
 import { NativeHandle } from './native-handle.ts';
-import { PendingWrite } from './pending-write.ts';
+import { Sending } from './sending.ts';
+import { Traffic } from './traffic.ts';
 
 export interface CarrierListener {
   /** A byte has passed through JavaScript. */
@@ -59,27 +59,14 @@ export class Carrier {
   /** Runs callbacks of the program where they ran on TCP. */
   readonly #context: AsyncResource;
   #connection: Connection | null = null;
-  /** What the native counters were when bytes last passed through here; more than that passed below JavaScript. */
-  #seenRead: number;
-  #seenWritten: number;
-  /** Bytes that went through rings of connections before. */
-  readonly #earlierRead: number;
-  readonly #earlierWritten: number;
   /** What passes through JavaScript passes through here. */
   isWatching = false;
-  #isWritingNative = false;
-  /** Bytes were written below JavaScript before one of our writes. */
-  #foreignWritten = false;
   /** Whether a byte passed through JavaScript since we watch, or may be taken to have. */
   hasPassed = false;
   /** Whether the stream wants bytes while they come from the ring. */
   #wants = false;
   /** Whether the handle's reading is ours to steer (the ring is the source). */
   #steering = false;
-  /** A write that waits for room. */
-  #pending: PendingWrite | null = null;
-  /** Tells the stream of the end of a write that had to wait. */
-  #answer: (() => void) | null = null;
   #tcpEnd: { readonly error: Error | null } | null = null;
   /** TCP has ended, as far as the kernel knows, and that was not read. */
   #isTcpOver = false;
@@ -91,9 +78,10 @@ export class Carrier {
   #closed = false;
   /** What stood in the place of our `_destroy`. */
   readonly #destroyBefore: SocketInternals['_destroy'] | null;
-  #counters: Float64Array = new Float64Array(Object.keys(COUNTER).length);
   /** Nothing is handed on: the caller takes it by `drain`. */
   isHolding = false;
+  readonly traffic: Traffic;
+  readonly sending: Sending;
   readonly #delivery: Delivery;
   /** Who takes bytes of the ring in the place of copies. */
   #lender: Lender | null;
@@ -110,38 +98,26 @@ export class Carrier {
     this.#delivery = new Delivery(this.#socket, internals, sinkOf(socket));
     this.#lender = lenderOf(socket);
     this.#destroyBefore = Object.hasOwn(this.#socket, '_destroy') ? this.#socket._destroy : null;
-    this.#seenRead = this.nativeRead;
-    this.#seenWritten = this.nativeWritten;
-    this.#earlierRead = handle.bytesRead - this.#seenRead;
-    this.#earlierWritten = handle.bytesWritten - this.#seenWritten;
+    this.traffic = new Traffic(handle, this.#native);
+    this.sending = new Sending(this.#socket, this.traffic, {
+      passed: () => this.#passed(),
+      waits: () => this.#giveWay(),
+      failed: (error) => listener.failed(error),
+    });
     watchReuse(handle);
     this.#socket._destroy = this.overrides._destroy;
-    this.#count();
   }
 
   /** From now on what passes through JavaScript passes through here. */
   watch(): void {
     if (this.isWatching) return;
-    this.rebase();
+    this.traffic.rebase();
     this.isWatching = true;
     Object.assign(this.#socket, this.overrides);
     this.#delivery.install((chunk) => this.#fromTcp(chunk, true));
   }
 
   // --- What is known of the socket ---
-
-  get nativeRead(): number {
-    return this.#native.bytesRead;
-  }
-
-  get nativeWritten(): number {
-    return this.#native.bytesWritten;
-  }
-
-  /** Of the bytes written those that the kernel has not got yet. */
-  get nativeQueued(): number {
-    return this.#handle.writeQueueSize;
-  }
 
   get fd(): number {
     return this.#handle.fd;
@@ -153,9 +129,7 @@ export class Carrier {
 
   /** Whether bytes passed below JavaScript since we watch: something in C++ reads or writes this handle. */
   get hasForeignBytes(): boolean {
-    if (!this.isWatching) return false;
-    if (this.#isWritingNative) return this.#foreignWritten;
-    return this.#foreignWritten || this.nativeRead !== this.#seenRead || this.nativeWritten !== this.#seenWritten;
+    return this.isWatching && this.traffic.hasForeignBytes;
   }
 
   /**
@@ -163,33 +137,12 @@ export class Carrier {
    * before on this socket.
    */
   get counters(): Float64Array {
-    if (!this.isWatching && !this.#closed) this.rebase();
-    return this.#counters;
+    if (!this.isWatching && !this.#closed) this.traffic.rebase();
+    return this.traffic.counters;
   }
 
   set counters(memory: Float64Array) {
-    const own = this.counters;
-    if (memory === own) return;
-    for (const index of [COUNTER.reads, COUNTER.writes, COUNTER.full])
-      own[index] = (own[index] ?? 0) + (memory[index] ?? 0);
-    memory.set(own);
-    this.#counters = memory;
-  }
-
-  #count(): void {
-    const counters = this.#counters;
-    counters[COUNTER.inTcp] = this.#seenRead;
-    counters[COUNTER.outTcp] = this.#seenWritten;
-    counters[COUNTER.inShm] = this.#earlierRead + (this.#connection?.in.ringTotal ?? 0);
-    counters[COUNTER.outShm] = this.#earlierWritten + (this.#connection?.out.ringTotal ?? 0);
-  }
-
-  /** The handle was given back by something in C++: bytes are counted from here. */
-  rebase(): void {
-    this.#seenRead = this.nativeRead;
-    this.#seenWritten = this.nativeWritten;
-    this.#foreignWritten = false;
-    this.#count();
+    if (memory !== this.counters) this.traffic.counters = memory;
   }
 
   get connection(): Connection | null {
@@ -208,15 +161,8 @@ export class Carrier {
   carry(connection: Connection): void {
     this.watch();
     this.#connection = connection;
-    const { in: inbound, out: outbound } = connection;
-    Object.defineProperty(this.#handle, 'bytesRead', {
-      configurable: true,
-      get: () => this.nativeRead + this.#earlierRead + inbound.ringTotal,
-    });
-    Object.defineProperty(this.#handle, 'bytesWritten', {
-      configurable: true,
-      get: () => this.nativeWritten + this.#earlierWritten + outbound.ringTotal + this.#waitingBytes,
-    });
+    this.sending.carry(connection);
+    this.traffic.carry(connection, () => this.sending.waitingBytes);
     // Whoever attaches to the handle in C++ from here on is led through JavaScript.
     Object.defineProperty(this.#handle, 'isStreamBase', { configurable: true, value: false });
   }
@@ -246,10 +192,10 @@ export class Carrier {
     }
     // By far the most frequent: bytes in a ring in use, or room in it, and nothing else has changed.
     if (!isNews && this.#steering && connection.in.state === 'MOVED' && this.#tcpEnd === null) {
-      if (this.#pending !== null) this.#goOn();
+      if (this.sending.isWaiting) this.sending.goOn();
       if (connection.in.canTake) this.#pump();
-      if (this.#pending !== null || !this.#wants) this.#giveWay();
-      this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
+      if (this.sending.isWaiting || !this.#wants) this.#giveWay();
+      this.traffic.readRing(connection);
     } else {
       this.settle();
     }
@@ -261,18 +207,18 @@ export class Carrier {
     if (connection === null || this.#closed) return;
     // Nobody reads our ring any more: TCP itself knows how to fail from here.
     if (connection.out.isMoved && !this.#peerReads) connection.out.back();
-    this.#goOn();
+    this.sending.goOn();
     this.#steer();
     this.#pump();
     this.#giveWay();
-    this.#count();
+    this.traffic.sum();
     if (!this.#closed) this.#listener.changed();
   }
 
   /** Our bytes go into the peer's ring from now on. */
   cut(): void {
     const connection = this.#connection;
-    if (connection?.out.mayCut && this.#peerReads) connection.out.cut(this.nativeWritten);
+    if (connection?.out.mayCut && this.#peerReads) connection.out.cut(this.traffic.nativeWritten);
   }
 
   /** Whether somebody reads what goes into the peer's ring. An offer may outlive the one who made it. */
@@ -290,23 +236,14 @@ export class Carrier {
   }
 
   /**
-   * At the exit of the process: what waits goes to TCP, which takes it without us. No tick comes any more, and an answer brings the
-   * next write.
+   * At the exit of the process: what waits goes to TCP, which takes it without us.
    */
   exit(): void {
     const connection = this.#connection;
     connection?.out.back();
-    this.#answerUnheard();
-    this.#goOn();
-    this.#answerUnheard();
+    this.sending.goOnUnheard();
     // TCP itself ends as it always does. Where all bytes are in the ring, its end alone would look like a death.
-    if (connection?.canGoBack === false) connection.close(connection.in.unread > 0 || this.#pending !== null);
-  }
-
-  /** As where a write is done at once: the stream tells the program in a tick, of which none comes any more. */
-  #answerUnheard(): void {
-    this.#socket._writableState.sync = true;
-    this.#answerNow();
+    if (connection?.canGoBack === false) connection.close(connection.in.unread > 0 || this.sending.isWaiting);
   }
 
   /** Ends the connection for the program as a reset by the peer does. */
@@ -345,8 +282,8 @@ export class Carrier {
       nextTick(() => this.#listener.failed(error as Error));
       return null;
     }
-    count(this.#counters, COUNTER.reads);
-    this.#count();
+    this.traffic.count(COUNTER.reads);
+    this.traffic.sum();
     this.#socket._unrefTimer();
     // What follows: the end, or the way back.
     if (!connection.in.canLend) this.#schedulePump();
@@ -357,37 +294,15 @@ export class Carrier {
     return this.#lender !== null && this.#delivery.isByStream && this.#connection?.in.canLend === true;
   }
 
-  /** Room in the peer's ring for the next bytes, in the place of a write; null where they have to be written. */
-  reserve(lengthBytes: number): Reserved | null {
-    if (this.#pending !== null || this.#closed) return null;
-    try {
-      return this.#connection?.reserve(lengthBytes) ?? null;
-    } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
-      return null;
-    }
-  }
-
-  /** What was reserved is written. */
-  commit(reserved: Reserved, lengthBytes: number): void {
-    reserved.commit(lengthBytes);
-    this.#socket._unrefTimer();
-    count(this.#counters, COUNTER.writes);
-    this.#count();
-  }
-
   /** Takes everything off the socket again. Only while everything is on TCP, or nothing but its end is to come. */
   release(): void {
-    this.#answerNow();
+    this.sending.release();
     const { sink } = this.#delivery;
     this.#takeOff(sink);
     if (sink !== null) this.#socket.push = sink;
-    const connection = this.#connection;
     this.#connection = null;
     this.#steer();
-    if (connection === null || connection.in.ringTotal + connection.out.ringTotal > 0) return;
-    Reflect.deleteProperty(this.#handle, 'bytesRead');
-    Reflect.deleteProperty(this.#handle, 'bytesWritten');
+    this.traffic.release();
   }
 
   /** Takes our methods off the socket. */
@@ -418,12 +333,12 @@ export class Carrier {
   // --- Overrides of the socket ---
 
   readonly overrides: SocketInternals = {
-    _writeGeneric: (writev, data, encoding, callback) => this.#write(writev, data, encoding, callback),
+    _writeGeneric: (writev, data, encoding, callback) => this.sending.write(writev, data, encoding, callback),
     _final: (callback) => this.#final(callback),
     _destroy: (error, callback) => this.#destroyed(error, callback),
     destroy: (error, callback) => this.#destroy(error, callback),
     push: (chunk, encoding) => this.#pushed(chunk, encoding),
-    write: (chunk, encoding, callback) => this.#writeNow(chunk, encoding, callback),
+    write: (chunk, encoding, callback) => this.sending.writeNow(chunk, encoding, callback),
   };
 
   /** A native chunk, or null at the end of TCP. */
@@ -437,7 +352,7 @@ export class Carrier {
     const now = this.#fromTcp(chunk, false);
     if (now === null) return true;
     const wantsMore = this.#delivery.pass(now, encoding);
-    if (!wantsMore && this.#pending !== null) nextTick(() => this.settle());
+    if (!wantsMore && this.sending.isWaiting) nextTick(() => this.settle());
     return wantsMore;
   }
 
@@ -458,8 +373,7 @@ export class Carrier {
 
   /** The part of a native chunk that is to be handed on now. */
   #fromTcp(chunk: Buffer, mustCopy: boolean): Buffer | null {
-    this.#seenRead += chunk.length;
-    this.#counters[COUNTER.inTcp] = this.#seenRead;
+    this.traffic.readTcp(chunk.length);
     const first = !this.hasPassed;
     this.hasPassed = true;
     const connection = this.#connection;
@@ -483,6 +397,12 @@ export class Carrier {
     return now;
   }
 
+  #passed(): void {
+    if (this.hasPassed) return;
+    this.hasPassed = true;
+    this.#listener.passed();
+  }
+
   #tcpEnded(error: Error | null): void {
     if (this.#tcpEnd !== null || this.#closed) return;
     this.#tcpEnd = { error };
@@ -504,7 +424,7 @@ export class Carrier {
   /** Whether the program has bytes to come, or an end of TCP, that was seen or stands behind what it does not read now. */
   get hasMoreToShow(): boolean {
     // A write that waits fails on TCP, whether or not the program reads what is before the end.
-    if (this.#pending !== null && !this.#wants) return false;
+    if (this.sending.isWaiting && !this.#wants) return false;
     if (this.unread > 0 || (this.#tcpEnd !== null && !this.#endShown)) return true;
     return this.#connection?.in.isNative === true ? !this.#handle.reading : this.isTcpKept;
   }
@@ -534,10 +454,10 @@ export class Carrier {
   #givePendingToTcp(): void {
     const { destroyed, resetAndClosing } = this.#socket;
     const out = this.#connection?.out;
-    if (this.#pending === null || !out?.isMoved || !this.#peerReads || destroyed || this.#closed) return;
+    if (!this.sending.isWaiting || !out?.isMoved || !this.#peerReads || destroyed || this.#closed) return;
     if (resetAndClosing === true || this.#leavesUnread()) return;
     out.back();
-    this.#goOn();
+    this.sending.goOn();
   }
 
   /** Also what has come and was not looked at. */
@@ -570,10 +490,10 @@ export class Carrier {
       destroy.call(this.#socket, error, callback);
       return;
     }
-    if (!this.isWatching) this.rebase();
+    if (!this.isWatching) this.traffic.rebase();
     this.#closed = true;
     const reset = this.#socket.resetAndClosing === true || this.#leavesUnread();
-    if (this.#answer !== null) nextTick(() => this.#answerNow());
+    this.sending.closing();
     this.#connection?.close(reset);
     this.#listener.closing(reset);
     destroy.call(this.#socket, error, (after) => {
@@ -581,116 +501,14 @@ export class Carrier {
       this.#takeOff(null);
       callback(after);
     });
-    const pending = this.#pending;
-    this.#waitsNoMore();
-    if (pending !== null) nextTick(pending.callback, ECANCELED_FOR_PENDING ? socketError('ECANCELED', 'write') : null);
+    this.sending.close();
     this.#listener.closed();
-    this.#count();
+    this.traffic.sum();
+    this.traffic.keepCounters();
     this.#connection = null;
-    this.#counters = this.#counters.slice(); // the memory is another connection's soon
   }
 
   // --- Out ---
-
-  /** As `write`, which would write this chunk at once in this state, and call nobody back. */
-  #writeNow(chunk: unknown, encoding?: unknown, callback?: unknown): boolean {
-    const socket = this.#socket;
-    if (this.#connection?.out.isMoved && this.#pending === null && callback === undefined && isBytes(chunk)) {
-      const state = socket._writableState;
-      if (
-        typeof encoding !== 'function' &&
-        SOCKET.write === ORIGINAL.write &&
-        state.length === 0 &&
-        state.corked === 0 &&
-        !state.ending &&
-        !state.destroyed &&
-        !state.errored &&
-        !state.needDrain &&
-        !state.bufferProcessing &&
-        chunk.length < state.highWaterMark
-      ) {
-        const taken = this.#intoRing(this.#connection, chunk, 0);
-        if (taken > 0) socket._unrefTimer();
-        this.#counters[COUNTER.outShm] = this.#earlierWritten + this.#connection.out.ringTotal;
-        if (taken === chunk.length) {
-          count(this.#counters, COUNTER.writes);
-          return true;
-        }
-        return SOCKET.write.call(socket, chunk.subarray(taken));
-      }
-    }
-    return SOCKET.write.call(socket, chunk, encoding, callback);
-  }
-
-  #write(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
-    const socket = this.#socket;
-    if (this.#connection?.out.isMoved && socket._handle !== null) {
-      socket._unrefTimer();
-      socket._pendingData = null; // it was written before the socket was connected, if this is it
-      const bytes = writev
-        ? (data as readonly Chunk[]).map(({ chunk, encoding: own }) => bytesOf(chunk, own))
-        : [bytesOf(data, encoding)];
-      const pending = new PendingWrite(bytes, callback);
-      this.#pending = pending;
-      count(this.#counters, COUNTER.writes);
-      if (this.#flush(pending)) {
-        callback();
-        return;
-      }
-      count(this.#counters, COUNTER.full);
-      pending.wait();
-      this.#giveWay();
-      return;
-    }
-    if (socket._handle === null || socket.connecting) {
-      SOCKET._writeGeneric.call(socket, writev, data, encoding, callback);
-      return;
-    }
-    this.#writeNative(writev, data, encoding, callback);
-  }
-
-  #writeNative(writev: boolean, data: unknown, encoding: BufferEncoding, callback: WriteCallback): void {
-    // Writing may call back into the program, which may write again.
-    const isNested = this.#isWritingNative;
-    if (!isNested && this.nativeWritten !== this.#seenWritten) this.#foreignWritten = true;
-    this.#isWritingNative = true;
-    try {
-      SOCKET._writeGeneric.call(this.#socket, writev, data, encoding, callback);
-    } finally {
-      this.#isWritingNative = isNested;
-    }
-    this.#seenWritten = this.nativeWritten;
-    this.#counters[COUNTER.outTcp] = this.#seenWritten;
-    if (!this.hasPassed) {
-      this.hasPassed = true;
-      this.#listener.passed();
-    }
-  }
-
-  /** How many bytes the ring took. A fault of the peer is not the program's, whose call this may be. */
-  #intoRing(connection: Connection, bytes: Uint8Array, from: number, behind = 0): number {
-    try {
-      return connection.out.write(bytes, from, behind);
-    } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
-      return 0;
-    }
-  }
-
-  /** Gives the write that waits to the way that its bytes go now. */
-  #goOn(): void {
-    const pending = this.#pending;
-    if (pending === null || this.#connection === null) return;
-    if (this.#connection.out.isMoved) {
-      if (this.#flush(pending)) this.#answerLater(pending.callback);
-      return;
-    }
-    this.#waitsNoMore();
-    const chunks = pending.rest().map((chunk) => ({ chunk, encoding: 'buffer' }));
-    this.#writeNative(true, Object.assign(chunks, { allBuffers: true }), 'utf8', (error) =>
-      this.#answerLater(() => pending.callback(error)),
-    );
-  }
 
   /**
    * A peer may wait for room in a ring of which nothing is read, where the buffers of TCP would take what it writes: it gets more.
@@ -707,48 +525,9 @@ export class Carrier {
     // Loans may be given back only once something is written.
     if (!leavesUnread && !inbound.isFullOfLoans) return;
     if (inbound.isFull && connection.makeRoom()) return;
-    if (this.#pending === null || !outbound.isMoved || !connection.canGoBack) return;
+    if (!this.sending.isWaiting || !outbound.isMoved || !connection.canGoBack) return;
     outbound.back();
-    this.#goOn();
-  }
-
-  /** No write waits for room any more. */
-  #waitsNoMore(): void {
-    this.#pending?.end();
-    this.#pending = null;
-  }
-
-  /** Gives the ring what it takes of the write that waits; whether that is all. */
-  #flush(pending: PendingWrite): boolean {
-    const connection = this.#connection;
-    if (connection === null) return false;
-    const given = pending.give((bytes, from, behind) => this.#intoRing(connection, bytes, from, behind));
-    if (given > 0) this.#socket._unrefTimer();
-    this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
-    if (!pending.isDone) return false;
-    this.#waitsNoMore();
-    return true;
-  }
-
-  /**
-   * As TCP does it, with no tick of the program waiting: those of writes before this one come first, and a message of HTTP that waits
-   * for `drain` counts in a tick on what waited when it was written.
-   */
-  #answerLater(answer: () => void): void {
-    this.#answer = answer;
-    // Before 'close', which is as near when it was closed in this turn.
-    const soon = this.#closed ? nextTick : inNextTurn;
-    soon(() => this.#answerNow());
-  }
-
-  #answerNow(): void {
-    const answer = this.#answer;
-    this.#answer = null;
-    answer?.();
-  }
-
-  get #waitingBytes(): number {
-    return this.#connection?.out.isMoved ? (this.#pending?.lengthBytes ?? 0) : 0;
+    this.sending.goOn();
   }
 
   // --- In ---
@@ -866,7 +645,7 @@ export class Carrier {
       const chunk = inbound.take(room?.length ?? CHUNK_BYTES, room);
       if (chunk === null) break;
       left -= chunk.length;
-      count(this.#counters, COUNTER.reads);
+      this.traffic.count(COUNTER.reads);
       this.#socket._unrefTimer();
       // An idle socket in http.Agent's pool must not get any byte: the guard there destroys it.
       if (isGuardOfIdle(this.#handle.onread)) {
@@ -926,19 +705,3 @@ function tcpState(fd: number): number {
     return TCP_CLOSE; // the handle has gone
   }
 }
-
-function isBytes(chunk: unknown): chunk is Uint8Array {
-  return chunk instanceof Uint8Array && chunk.length > 0;
-}
-
-interface Chunk {
-  readonly chunk: unknown;
-  readonly encoding: BufferEncoding;
-}
-
-function bytesOf(chunk: unknown, encoding: BufferEncoding): Uint8Array {
-  return typeof chunk === 'string' ? Buffer.from(chunk, encoding) : (chunk as Uint8Array);
-}
-
-/** What the callback of a write in flight gets when its socket is destroyed: nothing on Node.js 20, an error from 22 on. */
-const ECANCELED_FOR_PENDING = Number.parseInt(process.versions.node, 10) >= 22;

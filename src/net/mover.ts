@@ -134,7 +134,7 @@ export class Mover {
       return;
     }
     const carrier = this.#putCarrier();
-    if (carrier.nativeRead + carrier.nativeWritten > 0) {
+    if (carrier.traffic.nativeRead + carrier.traffic.nativeWritten > 0) {
       this.#announce();
       return;
     }
@@ -248,7 +248,7 @@ export class Mover {
       this.stay(why ?? REASONS.ENDED);
       return;
     }
-    const connection = openConnection(parts, carrier.nativeRead);
+    const connection = openConnection(parts, carrier.traffic.nativeRead);
     parts.dmb.clientData = this;
     this.#group = group;
     group.connections.add(connection);
@@ -263,7 +263,7 @@ export class Mover {
     if (!isConsumed(this.socket)) return carrier.hasForeignBytes ? REASONS.NATIVE : null;
     // The http server's parser has taken the handle since.
     if (!unconsume(this.socket)) return REASONS.NATIVE;
-    carrier.rebase();
+    carrier.traffic.rebase();
     return null;
   }
 

@@ -78,7 +78,7 @@ test('a connection inside one loop moves, and its bytes go through memory', asyn
   ends.server.write('to the client');
   await eventually('arrived', () => atServer.text === 'ato the server' && atClient.text === 'bto the client');
   const [client] = ends.movers;
-  assert.equal(client.carrier?.nativeWritten, 1);
+  assert.equal(client.carrier?.traffic.nativeWritten, 1);
   assert.equal(ends.client.bytesWritten, 14);
   assert.equal(ends.client.bytesRead, 14);
   ends.close();
@@ -95,7 +95,7 @@ test('it comes back to TCP and moves again', async () => {
   ends.client.write('3');
   ends.server.write('4');
   await eventually('arrived', () => atServer.text === 'a13' && atClient.text === 'b24');
-  assert.ok((ends.movers[0].carrier?.nativeWritten ?? 0) >= 2);
+  assert.ok((ends.movers[0].carrier?.traffic.nativeWritten ?? 0) >= 2);
   ends.movers[0].retry();
   await eventually('moved again', () => ends.movers.every((mover) => mover.isWhollyMoved));
   ends.client.write('5');

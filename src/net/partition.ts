@@ -234,7 +234,8 @@ export class Partition implements Ground, Client {
 
   // --- Ground: the socket ---
 
-  hasForeignOrigin({ fd, nativeRead, nativeWritten, nativeQueued }: Carrier, role: Role): boolean {
+  hasForeignOrigin({ fd, traffic }: Carrier, role: Role): boolean {
+    const { nativeRead, nativeWritten, nativeQueued } = traffic;
     try {
       const { received, unread, sent } = passedBytes(fd);
       const ownSent = sent - (role === 'client' ? 1 : 0); // without the SYN

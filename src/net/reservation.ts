@@ -40,7 +40,8 @@ export function reserveRoom(socket: Socket, lengthBytes: number, carrier: Carrie
   if (!socket.writable) throw reserveError('the socket has ended');
   if (open.has(socket)) throw reserveError('the reservation before is to be committed first');
   if (socket.writableNeedDrain) return null;
-  const reserved = socket.writableLength === 0 && socket.writableCorked === 0 ? carrier?.reserve(lengthBytes) : null;
+  const reserved =
+    socket.writableLength === 0 && socket.writableCorked === 0 ? carrier?.sending.reserve(lengthBytes) : null;
   open.add(socket);
   if (!carrier || !reserved) return new BufferReservation(socket, Buffer.alloc(lengthBytes));
   socket.cork();
@@ -102,7 +103,7 @@ class RingReservation extends OpenReservation {
     const { socket } = this;
     const isNext = socket.writable && socket.writableLength === 0 && this.#reserved.isNext;
     if (isNext && bytes.length > 0) {
-      this.#carrier.commit(this.#reserved, bytes.length);
+      this.#carrier.sending.commit(this.#reserved, bytes.length);
       socket.uncork();
       if (callback !== undefined) process.nextTick(callback);
       return true;

@@ -174,7 +174,7 @@ class End implements Client {
   }
 
   connect(parts: ConnectionParts): void {
-    this.#carrier?.carry(openConnection(parts, this.#carrier.nativeRead));
+    this.#carrier?.carry(openConnection(parts, this.#carrier.traffic.nativeRead));
   }
 
   compare(expected: Buffer, events: string, sentBytes: number): void {
