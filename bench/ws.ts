@@ -10,7 +10,7 @@ export const ws: Comparison = {
     {
       name: `ws, round trip ${MESSAGE_BYTES} B`,
       figures: ROUND_TRIP_FIGURES,
-      window: { warmMs: 1000, windowMs: 700 },
+      window: { warmMs: 3000, windowMs: 700 },
       isQuick: true,
       measure: ({ ends, transport: { expects }, path }, window) =>
         ends.withServer({ kind: 'ws', messageBytes: MESSAGE_BYTES, path: path() }, async (to) => {
