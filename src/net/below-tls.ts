@@ -20,7 +20,7 @@ import type { JsStream, StreamRequest, TlsInternals } from './tls-internals.ts';
 /** Takes a chunk, or null for the end of the stream; false: no more for now. */
 export type Sink = (chunk: Buffer | null) => boolean;
 
-type Methods = { readonly push: Sink } & WritingInternals;
+type Methods = { readonly push: Sink } & Partial<WritingInternals>;
 
 /** Of sockets below TLS: `push` is the sink that gets their bytes, also where something else stands in its place. */
 const methodsOf = new WeakMap<Socket, Methods>();
@@ -32,7 +32,7 @@ export function sinkOf(socket: Socket): Sink | null {
 /** Whether this method was put on the socket for what is above it. */
 export function isOfTls(socket: Socket, name: string, method: unknown): boolean {
   const methods = methodsOf.get(socket);
-  return methods !== undefined && Reflect.get(methods, name) === method;
+  return methods !== undefined && Object.hasOwn(methods, name) && Reflect.get(methods, name) === method;
 }
 
 /** Whatever was put on it has ended. */
@@ -51,7 +51,9 @@ export class BelowTls {
   readonly #feeder: Feeder;
   #socket: InternalSocket | null = null;
   #closed = false;
-  /** Why the last write has failed. */
+  /** A write of TLS is under way. */
+  #isWriting = false;
+  /** Why it has failed. */
   #failure: Error | null = null;
 
   /** @param handle of the socket that is to be opened */
@@ -91,17 +93,22 @@ export class BelowTls {
       _write: (chunk, encoding, callback) => _write.call(socket, chunk, encoding, this.#judged(callback)),
       _writev: (chunks, callback) => _writev.call(socket, chunks, this.#judged(callback)),
     } satisfies WritingInternals;
-    Object.assign(internal, writing);
-    methodsOf.set(socket, { push: this.#take, ...writing });
+    const isNets = internal._write === _write && internal._writev === _writev;
+    if (isNets) Object.assign(internal, writing);
+    methodsOf.set(socket, { push: this.#take, ...(isNets && writing) });
     divert(this.#take);
   }
 
   readonly #take: Sink = (chunk) => this.#feeder.take(chunk);
 
-  /** A write that fails does not end the socket: where TLS has said its last, it reads on. */
+  /** A write of TLS that fails does not end the socket: where TLS has said its last, it reads on. */
   #judged(callback: WriteCallback): WriteCallback {
     return (error) => {
-      this.#failure = error ?? null;
+      if (!error || !this.#isWriting || this.#socket?.destroyed) {
+        callback(error);
+        return;
+      }
+      this.#failure = error;
       callback();
     };
   }
@@ -117,7 +124,13 @@ export class BelowTls {
   #write(request: StreamRequest, chunks: readonly Buffer[]): number {
     const socket = this.#socket;
     if (socket === null || !socket.writable) return -constants.errno.EPIPE;
-    writeTo(socket, chunks, (error) => this.stream.finishWrite(request, statusOf(this.#failure ?? error)));
+    this.#isWriting = true;
+    writeTo(socket, chunks, (error) => {
+      const failure = this.#failure ?? error;
+      this.#isWriting = false;
+      this.#failure = null;
+      this.stream.finishWrite(request, statusOf(failure));
+    });
     return 0;
   }
 

@@ -1,8 +1,9 @@
 /**
  * Every assumption on the inside of Node.js, in one file, with the test that finds out at start whether they hold.
  *
- * How a socket is moved: the TCP handle stays; methods of the socket (`_writeGeneric`, `_final`, `_destroy`, `destroy`, `push`) and
- * of its handle (`readStart`, `readStop`, the counters) are overridden on the instance. Any surprise means: stay on TCP.
+ * How a socket is moved: the TCP handle stays; methods of the socket (`_writeGeneric`, `_final`, `_destroy`, `destroy`, `push`,
+ * `write`; below TLS `_write` and `_writev`, too) and of its handle (`readStart`, `readStop`, the counters) are overridden on the
+ * instance. Any surprise means: stay on TCP.
  */
 import { AsyncResource } from 'node:async_hooks';
 import { Socket } from 'node:net';

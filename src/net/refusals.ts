@@ -18,7 +18,7 @@ export function forgetRefusals(socket: Socket): void {
   for (const refused of [underTls, givenAway, heldSockets]) refused.delete(socket);
 }
 
-/** Methods by which the end of a socket is watched. Filled by carrier.ts. */
+/** Methods by which the end of a socket is watched. Filled by ending.ts. */
 export const watchers = new WeakSet<object>();
 
 /**

@@ -613,6 +613,29 @@ const S = {
     }
     return all;
   },
+  /** What the program has written before TLS was put on ends for the program, in an error. */
+  async destroyedWithWritesBefore() {
+    if (process.version.startsWith('v20.')) return 'Node.js 20 throws a TypeError by itself';
+    const half = Buffer.alloc(8_000_000);
+    let got = 0;
+    const s = net.createServer((x) => x.on('data', (d) => (got += d.length) >= half.length && x.pause()));
+    await once(s.listen(0, '127.0.0.1'), 'listening');
+    const raw = net.connect(s.address().port, '127.0.0.1');
+    await once(raw, 'connect');
+    const L = [];
+    raw.on('error', () => {});
+    raw.write(half, (e) => L.push(`first ${e?.code}`));
+    raw.write(half, (e) => L.push(`second ${e?.code}`));
+    const c = tls.connect({ socket: raw, ca, servername: 'localhost' });
+    c.on('error', (e) => L.push(`error ${e.code}`));
+    c.on('close', () => L.push('close'));
+    while (got < half.length) await wait(20);
+    await wait(80);
+    c.destroy();
+    await wait(80);
+    s.close();
+    return L;
+  },
   async destroyedInHandshake() {
     const s = await serve({}, () => {});
     const L = [];
