@@ -618,7 +618,12 @@ const S = {
     if (process.version.startsWith('v20.')) return 'Node.js 20 throws a TypeError by itself';
     const half = Buffer.alloc(8_000_000);
     let got = 0;
-    const s = net.createServer((x) => x.on('data', (d) => (got += d.length) >= half.length && x.pause()));
+    const s = net.createServer((x) =>
+      x.on('data', (d) => {
+        got += d.length;
+        if (got >= half.length) x.pause();
+      }),
+    );
     await once(s.listen(0, '127.0.0.1'), 'listening');
     const raw = net.connect(s.address().port, '127.0.0.1');
     await once(raw, 'connect');
