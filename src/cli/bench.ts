@@ -14,7 +14,7 @@ const HELP = `Usage: isthmus bench [options]
 Compares plain TCP, Unix sockets and Isthmus in one run: all take each measurement one after the other, in a new
 order each round, and ratios are made within a round. The short form, unless told otherwise: less than half a minute.
 
-      --full               all questions, all places: about 35 minutes. Some need packages that this one does not bring
+      --full               all questions, all places: about 40 minutes. Some need packages that this one does not bring
                            along (zeromq, ws), and say so where they are missing
       --only NAME[,NAME]   of ${wrapped(QUESTION_NAMES)}
       --place NAME[,NAME]  two: two processes pinned to two CPUs; one: both pinned to one; any: not pinned;

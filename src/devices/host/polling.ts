@@ -4,7 +4,7 @@
  *
  * The budget is earned: it is full when the last wait was shorter than it, and halved when it was spent for nothing. How we wait
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look, as long as that brings something;
- * and with less than two CPUs' worth of time we sleep at once, since spinning would take the time from the peer. So we do where others
+ * and with a quota of less than two CPUs' time we sleep at once, since spinning would take the time from the peer. So we do where others
  * have the CPU all the time: who has spun gets it late, and who has slept when it is woken.
  */
 import { count } from '../../ism/counters.ts';
