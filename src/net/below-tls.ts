@@ -88,12 +88,11 @@ export class BelowTls {
   open(socket: Socket, divert: (sink: Sink) => void): void {
     const internal = internalsOf(socket);
     this.#socket = internal;
-    const { _write, _writev } = SOCKET;
     const writing = {
-      _write: (chunk, encoding, callback) => _write.call(socket, chunk, encoding, this.#judged(callback)),
-      _writev: (chunks, callback) => _writev.call(socket, chunks, this.#judged(callback)),
+      _write: (chunk, encoding, callback) => SOCKET._write.call(socket, chunk, encoding, this.#judged(callback)),
+      _writev: (chunks, callback) => SOCKET._writev.call(socket, chunks, this.#judged(callback)),
     } satisfies WritingInternals;
-    const isNets = internal._write === _write && internal._writev === _writev;
+    const isNets = internal._write === SOCKET._write && internal._writev === SOCKET._writev;
     if (isNets) Object.assign(internal, writing);
     methodsOf.set(socket, { push: this.#take, ...(isNets && writing) });
     divert(this.#take);

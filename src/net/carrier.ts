@@ -102,7 +102,7 @@ export class Carrier {
     this.sending = new Sending(this.#socket, this.traffic, {
       passed: () => this.#passed(),
       waits: () => this.#giveWay(),
-      failed: (error) => listener.failed(error),
+      failed: (error) => this.#failedLater(error),
     });
     watchReuse(handle);
     this.#socket._destroy = this.overrides._destroy;
@@ -142,7 +142,7 @@ export class Carrier {
   }
 
   set counters(memory: Float64Array) {
-    if (memory !== this.counters) this.traffic.counters = memory;
+    if (memory !== this.counters) this.traffic.countIn(memory);
   }
 
   get connection(): Connection | null {
@@ -195,7 +195,7 @@ export class Carrier {
       if (this.sending.isWaiting) this.sending.goOn();
       if (connection.in.canTake) this.#pump();
       if (this.sending.isWaiting || !this.#wants) this.#giveWay();
-      this.traffic.readRing(connection);
+      this.traffic.readRing();
     } else {
       this.settle();
     }
@@ -235,9 +235,7 @@ export class Carrier {
     this.settle();
   }
 
-  /**
-   * At the exit of the process: what waits goes to TCP, which takes it without us.
-   */
+  /** At the exit of the process: what waits goes to TCP, which takes it without us. */
   exit(): void {
     const connection = this.#connection;
     connection?.out.back();
@@ -279,7 +277,7 @@ export class Carrier {
     try {
       loan = connection.lend(CHUNK_BYTES);
     } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
+      this.#failedLater(error);
       return null;
     }
     this.traffic.count(COUNTER.reads);
@@ -387,14 +385,18 @@ export class Carrier {
       now = connection.in.tcpBytes(chunk);
       if (mustCopy) connection.in.ownHeld();
     } catch (error) {
-      // Not from inside the native callback.
-      nextTick(() => this.#listener.failed(error as Error));
+      this.#failedLater(error);
       return null;
     }
     // Also when it has come to the ring and back: nobody tells of that again.
     if (!connection.in.isNative || connection.in.state !== state) nextTick(() => this.settle());
     else if (first) nextTick(() => this.#listener.passed());
     return now;
+  }
+
+  /** Neither from inside a native callback nor from a call of the program, whose fault it is not. */
+  #failedLater(error: unknown): void {
+    nextTick(() => this.#listener.failed(error as Error));
   }
 
   #passed(): void {
@@ -414,7 +416,7 @@ export class Carrier {
         // If the peer is dead, what we write from here on fails as it does on TCP, because it goes there.
         if (!this.#peerReads) connection.out.back();
       } catch (fault) {
-        nextTick(() => this.#listener.failed(fault as Error));
+        this.#failedLater(fault);
         return;
       }
     }
@@ -479,7 +481,7 @@ export class Carrier {
     try {
       this.#connection?.end();
     } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
+      this.#failedLater(error);
     }
     SOCKET._final.call(this.#socket, callback);
   }
@@ -503,12 +505,11 @@ export class Carrier {
     });
     this.sending.close();
     this.#listener.closed();
-    this.traffic.sum();
-    this.traffic.keepCounters();
+    this.traffic.close();
     this.#connection = null;
   }
 
-  // --- Out ---
+  // --- Room ---
 
   /**
    * A peer may wait for room in a ring of which nothing is read, where the buffers of TCP would take what it writes: it gets more.

@@ -14,8 +14,8 @@ export interface SendingListener {
   passed(): void;
   /** A write waits for room. */
   waits(): void;
-  /** The peer broke a rule. */
-  failed(error: Error): void;
+  /** The peer broke a rule. Not to be acted on at once: this may be within a call of the program. */
+  failed(error: unknown): void;
 }
 
 export class Sending {
@@ -62,7 +62,7 @@ export class Sending {
     try {
       return this.#connection?.reserve(lengthBytes) ?? null;
     } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
+      this.#listener.failed(error);
       return null;
     }
   }
@@ -95,7 +95,7 @@ export class Sending {
       ) {
         const taken = this.#intoRing(connection, chunk, 0);
         if (taken > 0) socket._unrefTimer();
-        this.#traffic.wroteRing(connection);
+        this.#traffic.wroteRing();
         if (taken === chunk.length) {
           this.#traffic.count(COUNTER.writes);
           return true;
@@ -173,12 +173,12 @@ export class Sending {
     this.#listener.passed();
   }
 
-  /** How many bytes the ring took. A fault of the peer is not the program's, whose call this may be. */
+  /** How many bytes the ring took. */
   #intoRing(connection: Connection, bytes: Uint8Array, from: number, behind = 0): number {
     try {
       return connection.out.write(bytes, from, behind);
     } catch (error) {
-      nextTick(() => this.#listener.failed(error as Error));
+      this.#listener.failed(error);
       return 0;
     }
   }
@@ -189,7 +189,7 @@ export class Sending {
     if (connection === null) return false;
     const given = pending.give((bytes, from, behind) => this.#intoRing(connection, bytes, from, behind));
     if (given > 0) this.#socket._unrefTimer();
-    this.#traffic.wroteRing(connection);
+    this.#traffic.wroteRing();
     if (!pending.isDone) return false;
     this.#waitsNoMore();
     return true;

@@ -87,18 +87,18 @@ export class Traffic {
     return this.#counters;
   }
 
-  /** Memory that other processes read. With what was counted before on this socket. */
-  set counters(memory: Float64Array) {
+  /** From now on counts in other memory, which other processes read, with what was counted before on this socket. */
+  countIn(memory: Float64Array): void {
     const own = this.#counters;
-    if (memory === own) return;
     for (const index of [COUNTER.reads, COUNTER.writes, COUNTER.full])
       own[index] = (own[index] ?? 0) + (memory[index] ?? 0);
     memory.set(own);
     this.#counters = memory;
   }
 
-  /** The memory is another connection's soon. */
-  keepCounters(): void {
+  /** The last count: the memory is another connection's soon. */
+  close(): void {
+    this.sum();
     this.#counters = this.#counters.slice();
   }
 
@@ -125,19 +125,18 @@ export class Traffic {
     this.#counters[COUNTER.outTcp] = this.#seenWritten;
   }
 
-  readRing(connection: Connection): void {
-    this.#counters[COUNTER.inShm] = this.#earlierRead + connection.in.ringTotal;
+  readRing(): void {
+    this.#counters[COUNTER.inShm] = this.#earlierRead + (this.#connection?.in.ringTotal ?? 0);
   }
 
-  wroteRing(connection: Connection): void {
-    this.#counters[COUNTER.outShm] = this.#earlierWritten + connection.out.ringTotal;
+  wroteRing(): void {
+    this.#counters[COUNTER.outShm] = this.#earlierWritten + (this.#connection?.out.ringTotal ?? 0);
   }
 
   sum(): void {
-    const counters = this.#counters;
-    counters[COUNTER.inTcp] = this.#seenRead;
-    counters[COUNTER.outTcp] = this.#seenWritten;
-    counters[COUNTER.inShm] = this.#earlierRead + (this.#connection?.in.ringTotal ?? 0);
-    counters[COUNTER.outShm] = this.#earlierWritten + (this.#connection?.out.ringTotal ?? 0);
+    this.#counters[COUNTER.inTcp] = this.#seenRead;
+    this.#counters[COUNTER.outTcp] = this.#seenWritten;
+    this.readRing();
+    this.wroteRing();
   }
 }
