@@ -80,7 +80,9 @@ export class Ring {
     let room = this.#writer.lengthBytes - cursorDistance(this.#taken, this.#writer.produced);
     if (room < bytes.length - from) room = this.room;
     this.#publishConsumed(); // beside our own cursor, in one cache line
-    return this.#writer.put(bytes, from, room);
+    const written = this.#writer.put(bytes, from, room);
+    if (written > 0) this.#writer.publish();
+    return written;
   }
 
   /**
@@ -99,7 +101,9 @@ export class Ring {
   commit(lengthBytes: number): void {
     if (!isPart(lengthBytes, this.#reserved)) throw outOfRange(`${this.#reserved} bytes are reserved`, lengthBytes);
     this.#reserved = 0;
-    if (lengthBytes > 0) this.#writer.publish(lengthBytes);
+    if (lengthBytes === 0) return;
+    this.#writer.step(lengthBytes);
+    this.#writer.publish();
   }
 
   #checkNothingReserved(): void {

@@ -39,12 +39,13 @@ export class RingWriter {
     if (produced !== undefined) dmb.storeWord(4 * RING_WORD.PRODUCED, produced);
   }
 
+  /** Where what is written ends; the reader may have been told of less. */
   get produced(): number {
     return this.#produced;
   }
 
   /**
-   * Copies bytes into the ring and publishes them. Returns how many: at most `room`.
+   * Copies bytes into the ring, to be published. Returns how many: at most `room`.
    * @param from where in the chunk to begin
    */
   put(chunk: Uint8Array, from: number, room: number): number {
@@ -54,21 +55,25 @@ export class RingWriter {
     const whole = from === 0 && untilEnd === chunk.length;
     this.dmb.move(RING_HEAD_BYTES + this.#offset, whole ? chunk : chunk.subarray(from, from + untilEnd));
     if (untilEnd < length) this.dmb.move(RING_HEAD_BYTES, chunk.subarray(from + untilEnd, from + length));
-    this.publish(length);
+    this.step(length);
     return length;
   }
 
-  /** Where the next bytes go, to be written in place and published; null where that is not in one piece, or the memory is not mapped. */
+  /** Where the next bytes go, to be written in place; null where that is not in one piece, or the memory is not mapped. */
   reserve(lengthBytes: number, room: number): Buffer | null {
     const { bytes } = this.dmb;
     if (bytes === null || lengthBytes > Math.min(room, this.lengthBytes - this.#offset)) return null;
     return bytes.subarray(RING_HEAD_BYTES + this.#offset, RING_HEAD_BYTES + this.#offset + lengthBytes);
   }
 
-  /** The next bytes are written. */
-  publish(lengthBytes: number): void {
+  /** The next bytes are written in place. */
+  step(lengthBytes: number): void {
     this.#offset = (this.#offset + lengthBytes) % this.lengthBytes;
     this.#produced = (this.#produced + lengthBytes) | 0;
+  }
+
+  /** The reader sees what is written, all of it at once. */
+  publish(): void {
     this.dmb.storeWord(4 * RING_WORD.PRODUCED, this.#produced); // after the bytes
   }
 }

@@ -81,6 +81,31 @@ for (const [device, makeGround] of Object.entries(DEVICES)) {
       await ground.close();
     });
 
+    test(`${on}: of chunks that are written together the peer is told once, of long ones soon`, async () => {
+      const ground = await makeGround();
+      const [a, b] = await moved(layout, ground);
+      const before = b.signals.count;
+      a.connection.out.write(Buffer.from('a few '), 0, 10);
+      a.connection.out.write(Buffer.from('words '), 0, 4);
+      look(b);
+      assert.equal(takeAll(b).length, 0);
+      a.connection.out.write(Buffer.from('more'));
+      look(b);
+      assert.equal(String(takeAll(b)), 'a few words more');
+      await eventually('the reader is signalled', () => b.signals.count > before);
+      assert.equal(b.signals.count, before + 1);
+
+      // Also one that does not fit tells of those before it.
+      const bytes = streamOf(0, DMB_BYTES);
+      assert.equal(a.connection.out.write(bytes.subarray(0, 100), 0, DMB_BYTES - 100), 100);
+      const written = 100 + a.connection.out.write(bytes.subarray(100));
+      assert.ok(written > 100 && written < DMB_BYTES);
+      look(b);
+      assert.ok(takeAll(b).equals(bytes.subarray(0, written)));
+      assert.equal(a.connection.out.ringTotal, 16 + written);
+      await ground.close();
+    });
+
     test(`${on}: the peer's partition dies, and what it wrote before is read`, async () => {
       const ground = await makeGround();
       const [a, b] = await moved(layout, ground);
@@ -128,6 +153,7 @@ test('two ends deliver every byte in order, whatever is written, taken and looke
     by: fc.constantFrom(0 as const, 1 as const),
     does: fc.constantFrom('write', 'take', 'look'),
     size: fc.integer({ min: 1, max: 20_000 }),
+    pieces: fc.integer({ min: 1, max: 4 }),
   });
   for (const layout of LAYOUTS) {
     await fc.assert(
@@ -143,9 +169,18 @@ test('two ends deliver every byte in order, whatever is written, taken and looke
           assert.ok(chunk.equals(expected));
           got[by] = (got[by] as number) + chunk.length;
         };
-        for (const { by, does, size } of actions) {
-          if (does === 'write')
-            sent[by] = (sent[by] as number) + ends[by].connection.out.write(streamOf(sent[by] as number, size));
+        const write = (by: 0 | 1, size: number, pieces: number) => {
+          const all = streamOf(sent[by] as number, size);
+          const length = Math.ceil(size / pieces);
+          for (let at = 0; at < size; at += length) {
+            const piece = all.subarray(at, at + length);
+            const written = ends[by].connection.out.write(piece, 0, size - at - piece.length);
+            sent[by] = (sent[by] as number) + written;
+            if (written < piece.length) break;
+          }
+        };
+        for (const { by, does, size, pieces } of actions) {
+          if (does === 'write') write(by, size, pieces);
           else if (does === 'take') take(by, size);
           else look(ends[by]);
         }

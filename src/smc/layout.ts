@@ -11,6 +11,9 @@ import type { SenderState } from './handover/sender.ts';
 export const LAYOUTS = ['isthmus', 'kernel'] as const;
 export type LayoutName = (typeof LAYOUTS)[number];
 
+/** Chunks that are written together are told of together, unless they are so long: the peer takes those while we write the next. */
+export const TOLD_BYTES = 16 * 1024;
+
 /** Bytes of a ring, where the peer has put them: it can still change them. */
 export interface Loan {
   readonly bytes: Buffer;
@@ -113,7 +116,7 @@ export interface OutboundHalf {
   /**
    * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
    * When it is not all, the peer will signal once there is room.
-   * @param behind bytes that are to follow at once, as far as that is known
+   * @param behind bytes that are written next, in the same call from the event loop: the peer may be told of all together
    */
   write(chunk: Uint8Array, from?: number, behind?: number): number;
   /** Room in one piece where the next byte goes in the peer's ring; null where there is none, or the peer's memory is not mapped. */

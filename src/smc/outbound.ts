@@ -8,7 +8,7 @@ import { cursorDistance, fence, parseToken, type RemoteDmb, RingWriter, type Tok
 import { PeerFault } from './errors.ts';
 import { SENDER, type SenderAction, type SenderEvent, type SenderState } from './handover/sender.ts';
 import { FLAG, WORD } from './head.ts';
-import type { OutboundHalf } from './layout.ts';
+import { type OutboundHalf, TOLD_BYTES } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
@@ -27,6 +27,8 @@ export class Outbound implements OutboundHalf {
   #consumed = 0;
   #flags = 0;
   #ringTotal = 0;
+  /** In the ring, and the peer was not told. Nothing but in the course of a write of several chunks. */
+  #untoldBytes = 0;
   /** Rings that were offered beside the first, and of them those that were answered. */
   #rings = 0;
   #answeredRings = 0;
@@ -176,10 +178,12 @@ export class Outbound implements OutboundHalf {
   /**
    * Puts bytes into the ring, as many as there is room for, and tells the peer. Returns how many.
    * When it is not all, the peer will signal once there is room.
-   * @param behind bytes that are to follow at once, as far as that is known
+   * @param behind bytes that are written next, in the same call from the event loop: the peer may be told of all together
    */
   write(chunk: Uint8Array, from = 0, behind = 0): number {
     let written = this.#put(chunk, from);
+    if (behind > 0 && from + written === chunk.length && this.#untoldBytes < TOLD_BYTES) return written;
+    let hasNews = this.#publish();
     const blocked = this.#flags & FLAG.WRITE_BLOCKED;
     if (from + written < chunk.length) {
       this.#words.store(WORD.WAITING, Math.min(chunk.length - from - written + behind, MOST_WAITING));
@@ -188,16 +192,26 @@ export class Outbound implements OutboundHalf {
       fence();
       this.lookAtRing();
       written += this.#put(chunk, from + written);
+      hasNews = this.#publish() || hasNews;
     }
     if (from + written === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
     // A ring can have been full before: a peer that does not read is to know that somebody waits.
-    if (written > 0 || blocked !== (this.#flags & FLAG.WRITE_BLOCKED)) this.#peer.signal();
+    if (hasNews || blocked !== (this.#flags & FLAG.WRITE_BLOCKED)) this.#peer.signal();
     return written;
+  }
+
+  /** Whether there was something. */
+  #publish(): boolean {
+    if (this.#untoldBytes === 0) return false;
+    this.#untoldBytes = 0;
+    this.#ring.publish();
+    return true;
   }
 
   #put(chunk: Uint8Array, from: number): number {
     if (chunk.length - from > this.#room) this.lookAtRing();
     const length = this.#ring.put(chunk, from, this.#room);
+    this.#untoldBytes += length;
     this.#ringTotal += length;
     return length;
   }
@@ -213,7 +227,8 @@ export class Outbound implements OutboundHalf {
   commit(lengthBytes: number): void {
     this.#reservations--;
     if (lengthBytes > 0) {
-      this.#ring.publish(lengthBytes);
+      this.#ring.step(lengthBytes);
+      this.#ring.publish();
       this.#ringTotal += lengthBytes;
       this.#peer.signal();
     }

@@ -86,6 +86,36 @@ test('a peer of whom something comes all the time keeps neither another peer nor
   assert.ok(least > most / 2, `${most} and ${least} looks`);
 });
 
+test('a peer that lets us wait long each time is not waited for all the time', { skip }, async () => {
+  const polling = new Polling(200);
+  const peer = new Slow();
+  polling.add(peer);
+  for (const end = performance.now() + 300; performance.now() < end; await rest(1)) {
+    if (!peer.isAwake) polling.rung(peer);
+  }
+  polling.remove(peer);
+  assert.ok(peer.sleeps > 5, `slept ${peer.sleeps} times`);
+});
+
+/** Each message of it comes after 0.15 ms. */
+class Slow extends Peer {
+  sleeps = 0;
+
+  constructor() {
+    super(Number.POSITIVE_INFINITY);
+  }
+
+  override get hasWork(): boolean {
+    for (const end = performance.now() + 0.15; performance.now() < end; );
+    return true;
+  }
+
+  override sleep(): void {
+    this.sleeps++;
+    super.sleep();
+  }
+}
+
 class Chatterer extends Peer {
   looks = 0;
 

@@ -6,6 +6,9 @@
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look, as long as that brings something;
  * and with a quota of less than two CPUs' time we sleep at once, since spinning would take the time from the peer. So we do where others
  * have the CPU all the time: who has spun gets it late, and who has slept when it is woken.
+ *
+ * All spinning together has a limit: as long as it takes to be woken for each message that was found, and a quarter of the time besides. A
+ * message every 150 µs costs two fifths of a CPU then, and not all of it.
  */
 import { count } from '../../ism/counters.ts';
 import { now as clock, isTurnWanted, nextTick, setImmediate } from '../../os/event-loop.ts';
@@ -54,6 +57,12 @@ const CROWDED_FOR_MS = 50;
 const CROWDED_FOR_MOST_MS = 200;
 /** Without a stall for that time, it is no longer so crowded. */
 const CALM_MS = 1000;
+/** What a message that is found has saved both ends: a doorbell, and to be woken by it. */
+const FOUND_WORTH_MS = 0.05;
+/** Of all time, so much may be spun besides. */
+const SPIN_SHARE = 1 / 4;
+/** So much of that can be saved for later. */
+const MOST_SAVED_MS = 1;
 /** How often it is looked where we run. */
 const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
@@ -87,6 +96,9 @@ export class Polling {
   #crowdedUntil = 0;
   #crowdedForMs = CROWDED_FOR_MS;
   #foundSinceStall = 0;
+  /** How long we may spin; below 0 not any more. */
+  #savedMs = 0;
+  #savedAt = 0;
   #looksLeft = 0;
   #yieldsLeft = 0;
   #yields = 0;
@@ -159,8 +171,18 @@ export class Polling {
     }
     if (!this.#hasTime) return 'sleep';
     if (now < this.#crowdedUntil) return 'sleep';
-    if (pair.canRunBeside && !pair.isOnOurCpu) return 'spin';
+    if (pair.canRunBeside && !pair.isOnOurCpu) return this.#maySpin(now) ? 'spin' : 'sleep';
     return now < watch.missedUntil ? 'sleep' : 'yield';
+  }
+
+  #maySpin(now: number): boolean {
+    this.#save((now - this.#savedAt) * SPIN_SHARE);
+    this.#savedAt = now;
+    return this.#savedMs >= 0;
+  }
+
+  #save(ms: number): void {
+    this.#savedMs = Math.min(this.#savedMs + ms, MOST_SAVED_MS);
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
@@ -226,7 +248,9 @@ export class Polling {
     if (this.#looksLeft <= 0 || before > this.#turnEnds || isTurnWanted()) return;
     const isFound = this.#waitForWork();
     // Within a hop nothing of the program's takes time.
-    this.#lookForStall(before, clock());
+    const after = clock();
+    this.#lookForStall(before, after);
+    this.#save((isFound ? FOUND_WORTH_MS : 0) - Math.min(after - before, STALL_MS));
     if (isFound) this.#takeFound(this.#hop);
     else void RESOLVED.then(this.#hop);
   };

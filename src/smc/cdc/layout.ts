@@ -15,7 +15,7 @@ import { chunkOf } from '../chunk.ts';
 import { RECEIVER, type ReceiverEvent, type ReceiverState } from '../handover/receiver.ts';
 import { SENDER, type SenderEvent, type SenderState } from '../handover/sender.ts';
 import { CLOSED_FLAGS, END_FLAGS, FLAG } from '../head.ts';
-import type { InboundHalf, Layout, OutboundHalf } from '../layout.ts';
+import { type InboundHalf, type Layout, type OutboundHalf, TOLD_BYTES } from '../layout.ts';
 import { step } from '../table.ts';
 import {
   type Cdc,
@@ -31,7 +31,16 @@ import {
   unconsumed,
   unread,
 } from './engine.ts';
-import { type ByteOrder, CDC_BYTES, CONSUMER_AT, decodeCdc, encodeCdc, PRODUCER_AT, TYPE_CDC } from './message.ts';
+import {
+  type ByteOrder,
+  CDC_BYTES,
+  type CdcMessage,
+  CONSUMER_AT,
+  decodeCdc,
+  encodeCdc,
+  PRODUCER_AT,
+  TYPE_CDC,
+} from './message.ts';
 
 export class KernelLayout implements Layout {
   readonly in: CdcInbound;
@@ -94,6 +103,8 @@ class Ends {
   readonly #head: BigInt64Array;
   #producer = 0n;
   #consumer = 0n;
+  /** The message that was not sent, since another follows in the same call from the event loop. */
+  #unsaid: CdcMessage | null = null;
 
   constructor(dmb: Dmb, remote: RemoteDmb, order: ByteOrder) {
     this.dmb = dmb;
@@ -117,13 +128,21 @@ class Ends {
   }
 
   /** Whatever the message speaks of was stored before. */
-  say({ cdc, message }: Said): void {
-    this.cdc = cdc;
+  say(said: Said): void {
+    const message = said.message ?? this.#unsaid;
+    this.cdc = said.cdc;
     if (message === null) return;
+    this.#unsaid = null;
     encodeCdc(message, this.#order, outgoing.bytes);
     this.remote.storeLong(PRODUCER_AT, outgoing.longs[PRODUCER] as bigint);
     this.remote.storeLong(CONSUMER_AT, outgoing.longs[CONSUMER] as bigint);
     this.remote.signal();
+  }
+
+  /** More is said at once, and all of it again then. */
+  sayLater({ cdc, message }: Said): void {
+    this.cdc = cdc;
+    this.#unsaid = message ?? this.#unsaid;
   }
 }
 
@@ -221,6 +240,8 @@ class CdcOutbound implements OutboundHalf {
   readonly #in: CdcInbound;
   #state: SenderState = 'MOVED';
   #ringTotal = 0;
+  /** In the ring, and the peer was not told. */
+  #untoldBytes = 0;
 
   constructor(ends: Ends, inbound: CdcInbound) {
     this.#ends = ends;
@@ -258,7 +279,7 @@ class CdcOutbound implements OutboundHalf {
     this.#step('end');
   }
 
-  write(chunk: Uint8Array, from = 0): number {
+  write(chunk: Uint8Array, from = 0, behind = 0): number {
     if (chunk.length - from > room(this.#ends.cdc)) this.#ends.look();
     const said = send(this.#ends.cdc, chunk.length - from);
     let at = from;
@@ -267,7 +288,13 @@ class CdcOutbound implements OutboundHalf {
       at += length;
     }
     this.#ringTotal += at - from;
-    this.#ends.say(said);
+    this.#untoldBytes += at - from;
+    if (behind > 0 && at === chunk.length && this.#untoldBytes < TOLD_BYTES) {
+      this.#ends.sayLater(said);
+    } else {
+      this.#untoldBytes = 0;
+      this.#ends.say(said);
+    }
     return at - from;
   }
 
