@@ -6,14 +6,13 @@
  * depends on where the peer runs: beside us, we spin; on our own CPU, we give it away after each look, as long as that brings something;
  * and with a quota of less than two CPUs' time we sleep at once, since spinning would take the time from the peer. So we do where others
  * have the CPU all the time: who has spun gets it late, and who has slept when it is woken.
- *
- * All spinning together has a limit: as long as it takes to be woken for each message that was found, and a quarter of the time besides. A
- * message every 150 µs costs two fifths of a CPU then, and not all of it.
+ * And all spinning together has a limit (spin-allowance.ts).
  */
 import { count } from '../../ism/counters.ts';
 import { now as clock, isTurnWanted, nextTick, setImmediate } from '../../os/event-loop.ts';
 import { allowedCpus, cgroupCpus, currentCpu, yieldCpu } from '../../os/index.ts';
 import { DEVICE_COUNTER, makeDeviceCounters } from './counters.ts';
+import { SpinAllowance } from './spin-allowance.ts';
 
 export interface PolledPair {
   /** Whether there is something to take: one load. */
@@ -57,12 +56,8 @@ const CROWDED_FOR_MS = 50;
 const CROWDED_FOR_MOST_MS = 200;
 /** Without a stall for that time, it is no longer so crowded. */
 const CALM_MS = 1000;
-/** What a message that is found has saved both ends: a doorbell, and to be woken by it. */
-const FOUND_WORTH_MS = 0.05;
-/** Of all time, so much may be spun besides. */
-const SPIN_SHARE = 1 / 4;
-/** So much of that can be saved for later. */
-const MOST_SAVED_MS = 1;
+/** What a turn of the event loop costs. */
+const TURN_COST_MS = 0.005;
 /** How often it is looked where we run. */
 const PLACE_MS = 0.1;
 /** How often the number of CPUs is asked for. */
@@ -96,9 +91,7 @@ export class Polling {
   #crowdedUntil = 0;
   #crowdedForMs = CROWDED_FOR_MS;
   #foundSinceStall = 0;
-  /** How long we may spin; below 0 not any more. */
-  #savedMs = 0;
-  #savedAt = 0;
+  readonly #allowance = new SpinAllowance();
   #looksLeft = 0;
   #yieldsLeft = 0;
   #yields = 0;
@@ -171,18 +164,8 @@ export class Polling {
     }
     if (!this.#hasTime) return 'sleep';
     if (now < this.#crowdedUntil) return 'sleep';
-    if (pair.canRunBeside && !pair.isOnOurCpu) return this.#maySpin(now) ? 'spin' : 'sleep';
+    if (pair.canRunBeside && !pair.isOnOurCpu) return this.#allowance.isLeft(now) ? 'spin' : 'sleep';
     return now < watch.missedUntil ? 'sleep' : 'yield';
-  }
-
-  #maySpin(now: number): boolean {
-    this.#save((now - this.#savedAt) * SPIN_SHARE);
-    this.#savedAt = now;
-    return this.#savedMs >= 0;
-  }
-
-  #save(ms: number): void {
-    this.#savedMs = Math.min(this.#savedMs + ms, MOST_SAVED_MS);
   }
 
   /** Marks asleep, and looks again: what was written before the mark was not rung for. */
@@ -219,6 +202,7 @@ export class Polling {
       }
     }
     if (this.#active.size === 0) return;
+    this.#allowance.spent(TURN_COST_MS);
     this.#schedule();
     this.#expectMore();
     this.#turnEnds = clock() + TURN_MS;
@@ -250,9 +234,13 @@ export class Polling {
     // Within a hop nothing of the program's takes time.
     const after = clock();
     this.#lookForStall(before, after);
-    this.#save((isFound ? FOUND_WORTH_MS : 0) - Math.min(after - before, STALL_MS));
-    if (isFound) this.#takeFound(this.#hop);
-    else void RESOLVED.then(this.#hop);
+    this.#allowance.spent(after - before);
+    if (isFound) {
+      this.#allowance.found();
+      this.#takeFound(this.#hop);
+    } else {
+      void RESOLVED.then(this.#hop);
+    }
   };
 
   #expectMore(): void {
