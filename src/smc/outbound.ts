@@ -12,6 +12,8 @@ import { type OutboundHalf, TOLD_BYTES } from './layout.ts';
 import { step } from './table.ts';
 import type { Words } from './words.ts';
 
+/** As much as a program gets at once. */
+const PIECE_BYTES = 64 * 1024;
 /** As many as a word can say. */
 const MOST_WAITING = 2 ** 31 - 1;
 
@@ -181,39 +183,49 @@ export class Outbound implements OutboundHalf {
    * @param behind bytes that are written next, in the same call from the event loop: the peer may be told of all together
    */
   write(chunk: Uint8Array, from = 0, behind = 0): number {
-    let written = this.#put(chunk, from);
-    if (behind > 0 && from + written === chunk.length && this.#untoldBytes < TOLD_BYTES) return written;
-    let hasNews = this.#publish();
-    const blocked = this.#flags & FLAG.WRITE_BLOCKED;
-    if (from + written < chunk.length) {
-      this.#words.store(WORD.WAITING, Math.min(chunk.length - from - written + behind, MOST_WAITING));
+    let at = this.#put(chunk, from);
+    if (behind > 0 && at === chunk.length && this.#untoldBytes < TOLD_BYTES) return at - from;
+    this.#tell();
+    if (at < chunk.length) {
+      const wasBlocked = (this.#flags & FLAG.WRITE_BLOCKED) !== 0;
+      this.#words.store(WORD.WAITING, Math.min(chunk.length - at + behind, MOST_WAITING));
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
       fence();
       this.lookAtRing();
-      written += this.#put(chunk, from + written);
-      hasNews = this.#publish() || hasNews;
+      at = this.#put(chunk, at);
+      // A ring can have been full before: a peer that does not read is to know that somebody waits.
+      if (!this.#tell() && !wasBlocked) this.#peer.signal();
     }
-    if (from + written === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
-    // A ring can have been full before: a peer that does not read is to know that somebody waits.
-    if (hasNews || blocked !== (this.#flags & FLAG.WRITE_BLOCKED)) this.#peer.signal();
-    return written;
+    if (at === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
+    return at - from;
   }
 
-  /** Whether there was something. */
-  #publish(): boolean {
-    if (this.#untoldBytes === 0) return false;
-    this.#untoldBytes = 0;
-    this.#ring.publish();
-    return true;
-  }
-
+  /**
+   * As many as there is room for; of long chunks the peer is told piece by piece, since it takes one while we write the next.
+   * Returns where to go on.
+   */
   #put(chunk: Uint8Array, from: number): number {
+    let at = from + this.#putPiece(chunk, from);
+    while (at < chunk.length && this.#tell()) at += this.#putPiece(chunk, at);
+    return at;
+  }
+
+  #putPiece(chunk: Uint8Array, from: number): number {
     if (chunk.length - from > this.#room) this.lookAtRing();
-    const length = this.#ring.put(chunk, from, this.#room);
+    const length = this.#ring.put(chunk, from, Math.min(this.#room, PIECE_BYTES));
     this.#untoldBytes += length;
     this.#ringTotal += length;
     return length;
+  }
+
+  /** Whether there was something to tell. */
+  #tell(): boolean {
+    if (this.#untoldBytes === 0) return false;
+    this.#untoldBytes = 0;
+    this.#ring.publish();
+    this.#peer.signal();
+    return true;
   }
 
   reserve(lengthBytes: number): Buffer | null {
