@@ -37,6 +37,7 @@ const COLOURS = [
   ['#0e7490', '#22d3ee'],
   ['#4d7c0f', '#a3e635'],
   ['#57534e', '#a8a29e'],
+  ['#111827', '#f3f4f6'],
 ] as const;
 
 const STYLE = `

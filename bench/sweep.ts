@@ -2,7 +2,7 @@
 import type { Comparison } from './question.ts';
 import { roundTrip } from './rtt.ts';
 import { stream } from './stream.ts';
-import { IPC_ADVANCED, MAPPED, PIPES, PORT_COPY, RING, TCP, UNIX, ZEROMQ } from './transports.ts';
+import { IPC_ADVANCED, MAPPED, PIPES, PORT_COPY, PORT_TRANSFER, RING, TCP, UNIX, ZEROMQ } from './transports.ts';
 
 /** There are many of them. */
 const window = { warmMs: 100, windowMs: 300 };
@@ -17,6 +17,6 @@ export const sweep: Comparison = {
     ),
     ...sizes(1 << 10, 1 << 20).map((at) => stream(at, { window, isQuick: isQuick(at), point: { plot: 'stream', at } })),
   ],
-  transports: [TCP, UNIX, MAPPED, PIPES, IPC_ADVANCED, ZEROMQ, PORT_COPY, RING],
+  transports: [TCP, UNIX, MAPPED, PIPES, IPC_ADVANCED, ZEROMQ, PORT_COPY, PORT_TRANSFER, RING],
   isInOnePlace: true,
 };

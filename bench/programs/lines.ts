@@ -43,12 +43,18 @@ export function pipeLine(input: Readable, output: Writable, to: Received): Line 
   return { send: (bytes) => void output.write(buffers(bytes)), close: () => output.end() };
 }
 
+/** What is transferred is given away: a message that has come can be handed back, in a stream each one needs memory of its own. */
 export function portLine(end: Worker | MessagePort, kind: 'port-copy' | 'port-transfer', to: Received): Line {
-  end.on('message', ({ length }: Uint8Array) => to(length));
+  let last: Uint8Array<ArrayBuffer> | null = null;
+  end.on('message', (message: Uint8Array<ArrayBuffer>) => {
+    last = message;
+    to(message.length);
+  });
   return {
     send(bytes) {
       if (kind === 'port-copy') return end.postMessage(buffers(bytes));
-      const message = new Uint8Array(bytes); // it is given away
+      const message = last?.length === bytes ? last : new Uint8Array(bytes);
+      last = null;
       end.postMessage(message, [message.buffer]);
     },
     close() {},
