@@ -45,16 +45,19 @@ export function forgetTls(socket: Socket): void {
 /** What TLS asks the handle below it, when it is asked itself. */
 const FORWARDED = ['getpeername', 'getsockname', 'ref', 'unref', 'hasRef', 'setNoDelay', 'setKeepAlive'] as const;
 
+interface Writing {
+  readonly pieces: readonly Buffer[];
+  failure: Error | null;
+}
+
 export class BelowTls {
   readonly stream: JsStream;
   readonly #handle: TcpHandle;
   readonly #feeder: Feeder;
   #socket: InternalSocket | null = null;
   #closed = false;
-  /** A write of TLS is under way. */
-  #isWriting = false;
-  /** Why it has failed. */
-  #failure: Error | null = null;
+  /** The write of TLS that is under way; it has one at a time. */
+  #writing: Writing | null = null;
 
   /** @param handle of the socket that is to be opened */
   constructor({ JsStream }: TlsInternals, handle: TcpHandle) {
@@ -89,8 +92,9 @@ export class BelowTls {
     const internal = internalsOf(socket);
     this.#socket = internal;
     const writing = {
-      _write: (chunk, encoding, callback) => SOCKET._write.call(socket, chunk, encoding, this.#judged(callback)),
-      _writev: (chunks, callback) => SOCKET._writev.call(socket, chunks, this.#judged(callback)),
+      _write: (chunk, encoding, callback) =>
+        SOCKET._write.call(socket, chunk, encoding, this.#judged([{ chunk }], callback)),
+      _writev: (chunks, callback) => SOCKET._writev.call(socket, chunks, this.#judged(chunks, callback)),
     } satisfies WritingInternals;
     const isNets = internal._write === SOCKET._write && internal._writev === SOCKET._writev;
     if (isNets) Object.assign(internal, writing);
@@ -100,14 +104,19 @@ export class BelowTls {
 
   readonly #take: Sink = (chunk) => this.#feeder.take(chunk);
 
-  /** A write of TLS that fails does not end the socket: where TLS has said its last, it reads on. */
-  #judged(callback: WriteCallback): WriteCallback {
+  /**
+   * A write of TLS that fails does not end the socket: where TLS has said its last, it reads on. One in which there is something of the
+   * program does.
+   */
+  #judged(chunks: readonly { readonly chunk: unknown }[], callback: WriteCallback): WriteCallback {
     return (error) => {
-      if (!error || !this.#isWriting || this.#socket?.destroyed) {
+      const writing = this.#writing;
+      const isOfTls = writing !== null && chunks.every(({ chunk }) => writing.pieces.includes(chunk as Buffer));
+      if (!error || !isOfTls || this.#socket?.destroyed) {
         callback(error);
         return;
       }
-      this.#failure = error;
+      writing.failure = error;
       callback();
     };
   }
@@ -123,12 +132,12 @@ export class BelowTls {
   #write(request: StreamRequest, chunks: readonly Buffer[]): number {
     const socket = this.#socket;
     if (socket === null || !socket.writable) return -constants.errno.EPIPE;
-    this.#isWriting = true;
-    writeTo(socket, chunks, (error) => {
-      const failure = this.#failure ?? error;
-      this.#isWriting = false;
-      this.#failure = null;
-      this.stream.finishWrite(request, statusOf(failure));
+    const pieces = inPieces(chunks);
+    const writing: Writing = { pieces, failure: null };
+    this.#writing = writing;
+    writeTo(socket, pieces, (error) => {
+      this.#writing = null;
+      this.stream.finishWrite(request, statusOf(writing.failure ?? error));
     });
     return 0;
   }
@@ -157,28 +166,26 @@ const JOINED_BYTES = 32 * 1024;
 const SMALL_BYTES = 4 * 1024;
 
 /** What C++ writes to a stream goes to a socket. */
-export function writeTo(socket: Socket, chunks: readonly Buffer[], done: WriteCallback): void {
-  const whole = inOnePiece(chunks);
-  if (whole !== null) {
-    socket.write(whole, done);
+export function writeTo(socket: Socket, pieces: readonly Buffer[], done: WriteCallback): void {
+  if (pieces.length === 1) {
+    socket.write(pieces[0] as Buffer, done);
     return;
   }
   socket.cork();
   try {
-    for (const chunk of chunks.slice(0, -1)) socket.write(chunk);
-    socket.write(chunks.at(-1) as Buffer, done);
+    for (const piece of pieces.slice(0, -1)) socket.write(piece);
+    socket.write(pieces.at(-1) as Buffer, done);
   } finally {
     socket.uncork();
   }
 }
 
-/** Null where they are to be written one by one. */
-function inOnePiece(chunks: readonly Buffer[]): Buffer | null {
-  const [first] = chunks;
-  if (first !== undefined && chunks.length === 1) return first;
+/** One, or those that were given. */
+export function inPieces(chunks: readonly Buffer[]): readonly Buffer[] {
+  if (chunks.length === 1) return chunks;
   const lengthBytes = chunks.reduce((sum, { length }) => sum + length, 0);
   const isJoined = lengthBytes <= Math.max(JOINED_BYTES, chunks.length * SMALL_BYTES);
-  return isJoined ? Buffer.concat(chunks, lengthBytes) : null;
+  return isJoined ? [Buffer.concat(chunks, lengthBytes)] : chunks;
 }
 
 /** For C++. */

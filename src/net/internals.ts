@@ -28,7 +28,7 @@ export interface SocketInternals {
 /** Its methods by which the stream writes. */
 export interface WritingInternals {
   _write(chunk: unknown, encoding: BufferEncoding, callback: WriteCallback): void;
-  _writev(chunks: readonly unknown[], callback: WriteCallback): void;
+  _writev(chunks: readonly { readonly chunk: unknown }[], callback: WriteCallback): void;
 }
 
 /** What tells that a chunk handed to `push` would be emitted at once, and nothing else. */

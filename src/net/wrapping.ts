@@ -6,7 +6,7 @@
  * is known where it connects to, is put on another handle at the last moment.
  */
 import { Server, Socket } from 'node:net';
-import { BelowTls, type Sink, socketAround, statusOf, writeTo } from './below-tls.ts';
+import { BelowTls, inPieces, type Sink, socketAround, statusOf, writeTo } from './below-tls.ts';
 import { Feeder } from './feeder.ts';
 import { internalsOf, type TcpHandle } from './internals.ts';
 import { HTTP2_FRAME, HTTP2_PREFACE_BYTES, Records } from './records.ts';
@@ -146,20 +146,28 @@ function writeAtOnce(aroundStream: AroundStream): void {
   aroundStream.doWrite = function (request, chunks) {
     const { stream, _handle: handle } = this;
     if (!isLedHttp2(stream) || handle === null || !stream.writable) return doWrite.call(this, request, chunks);
-    writeTo(stream, chunks, (error) => handle.finishWrite(request, statusOf(error)));
+    writeTo(stream, inPieces(chunks), (error) => handle.finishWrite(request, statusOf(error)));
     return 0;
   };
 }
 
 function put(tls: InternalTlsSocket, socket: Socket, over: BelowTls, divert: (sink: Sink) => void): void {
   Object.defineProperty(tls, BELOW, { value: socket, configurable: true });
-  // As where TLS has the handle. Node.js' own listener, which comes after this, would tell of the error and end nothing.
+  // Of reading, as where TLS has the handle: behind its end it hears of none. Node.js' own listener, which comes after this, would tell
+  // of it and end nothing; of all others it tells.
   socket.on('error', (error) => {
+    if (!isOfReading(error)) return;
     tls._emitTLSError = () => {};
-    tls.destroy(error);
+    if (!internalsOf(tls)._readableState.ended) tls.destroy(error);
   });
-  socket.on('close', () => tls.destroy());
+  socket.on('close', () => {
+    if (!isOfReading(socket.errored)) tls.destroy();
+  });
   over.open(socket, divert);
+}
+
+function isOfReading(error: NodeJS.ErrnoException | null): boolean {
+  return error?.syscall === 'read';
 }
 
 // --- Clients of TLS ---

@@ -5,6 +5,7 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import https from 'node:https';
 import net from 'node:net';
+import { Duplex } from 'node:stream';
 import tls from 'node:tls';
 
 const dir = new URL('../../fixtures/tls/', import.meta.url);
@@ -56,6 +57,24 @@ const by = (L) =>
     ]),
   );
 const opt = (s, more) => ({ port: s.address().port, host: '127.0.0.1', ca, servername: 'localhost', ...more });
+/** Both ends of a connection over which the server's TLS says its end, and TCP does not: [client, below it, server, below it, the server]. */
+const meet = async (more) => {
+  let x, xBelow;
+  const s = net.createServer((k) => {
+    xBelow = k.on('error', () => {});
+    const around = new Duplex({ read() {}, write: (chunk, _, done) => void k.write(chunk, done) });
+    k.on('data', (d) => around.push(d));
+    x = new tls.TLSSocket(around, { isServer: true, key, cert }).on('error', () => {}).resume();
+  });
+  await once(s.listen(0, '127.0.0.1'), 'listening');
+  const below = net.connect({ port: s.address().port, host: '127.0.0.1', ...more });
+  await once(below, 'connect');
+  const c = tls.connect({ socket: below, ca, servername: 'localhost' });
+  await once(c, 'secureConnect');
+  return [c, below, x, xBelow, s];
+};
+/** What a write that fails says where the peer has reset, which differs with what TCP has told already. */
+const failed = (text) => text.replaceAll(/ECONNRESET|EPIPE/g, 'reset');
 /** A client that ends before it has said anything. */
 const inHandshake = async (end) => {
   const s = await serve({}, () => {});
@@ -610,6 +629,74 @@ const S = {
       s.close();
       // Where the kernel has told of the reset already, when TLS wrote, an end follows.
       all.push([got, by(L).c.replace('error ECONNRESET read, close true', 'end, close false')]);
+    }
+    return all;
+  },
+  /** TLS that was told of its end is not told of a reset: what it holds is read, and only a write fails. */
+  async resetAfterEnd() {
+    const all = [];
+    for (const then of ['reads', 'writes', 'ends', 'destroys'])
+      for (const allowHalfOpen of [false, true]) {
+        const [c, , x, raw, s] = await meet({ allowHalfOpen });
+        const L = logs({ c });
+        let got = 0;
+        const read = () => c.on('data', (d) => (got += d.length));
+        x.write('a');
+        if (allowHalfOpen) read();
+        await wait(80);
+        x.end(Buffer.alloc(1000));
+        await wait(50);
+        raw.resetAndDestroy();
+        await wait(50);
+        const held = c.readableLength;
+        if (then === 'writes') c.write('b', (e) => L.push(`c:wrote ${e?.code}`));
+        if (then === 'ends') c.end('b');
+        if (then === 'destroys') c.destroy();
+        await wait(50);
+        read();
+        await wait(50);
+        c.destroy();
+        s.close();
+        all.push([then, held, got, by(L).c]);
+      }
+    return all;
+  },
+  /** What has come already is read, also where the program destroys the socket below. */
+  async destroyedBelow() {
+    const all = [];
+    for (const error of [undefined, new Error('of the program')]) {
+      const [c, below, x, , s] = await meet();
+      const L = logs({ c });
+      below.on('error', () => {});
+      let got = 0;
+      c.on('data', (d) => {
+        got += d.length;
+        if (got > 20_000) below.destroy(error);
+      });
+      await wait(80);
+      x.write(Buffer.alloc(60_000));
+      await wait(80);
+      s.close();
+      all.push([got, by(L).c]);
+    }
+    return all;
+  },
+  /** Each write that fails says so: of TLS, and of the program below it. */
+  async writtenBelow() {
+    const all = [];
+    for (const order of ['below', 'tls', 'tls, below']) {
+      const [c, below, x, raw, s] = await meet();
+      const L = logs({ c });
+      below.on('error', () => {});
+      await wait(80);
+      x.write(Buffer.alloc(300_000)); // more than TLS takes unread: it hears of no reset
+      await wait(80);
+      raw.resetAndDestroy();
+      await wait(50);
+      for (const by of order.split(', ')) (by === 'tls' ? c : below).write('b', (e) => L.push(`c:${by} ${e?.code}`));
+      await wait(50);
+      s.close();
+      all.push(failed(by(L).c));
     }
     return all;
   },
