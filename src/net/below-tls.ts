@@ -111,8 +111,8 @@ export class BelowTls {
   #judged(chunks: readonly { readonly chunk: unknown }[], callback: WriteCallback): WriteCallback {
     return (error) => {
       const writing = this.#writing;
-      const isOfTls = writing !== null && chunks.every(({ chunk }) => writing.pieces.includes(chunk as Buffer));
-      if (!error || !isOfTls || this.#socket?.destroyed) {
+      const isOfTls = () => chunks.every(({ chunk }) => writing?.pieces.includes(chunk as Buffer));
+      if (!error || writing === null || this.#socket?.destroyed || !isOfTls()) {
         callback(error);
         return;
       }
