@@ -29,7 +29,9 @@ export class PendingWrite {
   give(take: (bytes: Uint8Array, from: number, behind: number) => number): number {
     let given = 0;
     for (let bytes = this.#bytes[this.#index]; bytes !== undefined; bytes = this.#bytes[this.#index]) {
-      const taken = take(bytes, this.#offset, this.#lengthBytes - (bytes.length - this.#offset));
+      // A program may have taken memory away that it has written: who takes the last is not to wait for more.
+      const isLast = this.#index === this.#bytes.length - 1;
+      const taken = take(bytes, this.#offset, isLast ? 0 : this.#lengthBytes - (bytes.length - this.#offset));
       given += taken;
       this.#lengthBytes -= taken;
       this.#offset += taken;

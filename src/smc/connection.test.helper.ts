@@ -119,8 +119,9 @@ export async function moved(
   layout: LayoutName,
   ground: Ground | null = null,
   maxDmbBytes = DMB_BYTES,
+  lengthBytes = DMB_BYTES,
 ): Promise<readonly [End, End]> {
-  const ends = await connect(layout, ground, DMB_BYTES, maxDmbBytes);
+  const ends = await connect(layout, ground, lengthBytes, maxDmbBytes);
   for (const { connection } of ends) connection.in.arm();
   look(...ends);
   for (const { out } of ends.map(({ connection }) => connection)) if (out.mayCut) out.cut(0);

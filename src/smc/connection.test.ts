@@ -95,14 +95,24 @@ for (const [device, makeGround] of Object.entries(DEVICES)) {
       await eventually('the reader is signalled', () => b.signals.count > before);
       assert.equal(b.signals.count, before + 1);
 
-      // Also one that does not fit tells of those before it.
+      // Also before an end.
+      a.connection.out.write(Buffer.from('the last'), 0, 1);
+      a.connection.end();
+      look(b);
+      assert.equal(String(takeAll(b)), 'the last');
+      await ground.close();
+    });
+
+    test(`${on}: a chunk that does not fit tells of those before it`, async () => {
+      const ground = await makeGround();
+      const [a, b] = await moved(layout, ground);
       const bytes = streamOf(0, DMB_BYTES);
       assert.equal(a.connection.out.write(bytes.subarray(0, 100), 0, DMB_BYTES - 100), 100);
       const written = 100 + a.connection.out.write(bytes.subarray(100));
       assert.ok(written > 100 && written < DMB_BYTES);
       look(b);
       assert.ok(takeAll(b).equals(bytes.subarray(0, written)));
-      assert.equal(a.connection.out.ringTotal, 16 + written);
+      assert.equal(a.connection.out.ringTotal, written);
       await ground.close();
     });
 
@@ -147,6 +157,27 @@ for (const [device, makeGround] of Object.entries(DEVICES)) {
     });
   }
 }
+
+test('of a long chunk the peer is told piece by piece, and a write ends also where the peer makes room all the time', async () => {
+  const lengthBytes = 256 * 1024;
+  const ends = await moved('isthmus', null, lengthBytes, lengthBytes);
+  const [a, b] = ends;
+  const got: Buffer[] = [];
+  a.remote.signal = () => {
+    look(b);
+    got.push(takeAll(b));
+  };
+  const bytes = streamOf(0, 5 * lengthBytes);
+  assert.equal(a.connection.out.write(bytes.subarray(0, 15_000), 0, 140_000), 15_000);
+  assert.equal(a.connection.out.write(bytes.subarray(15_000, 155_000)), 140_000);
+  assert.deepEqual(
+    got.map(({ length }) => length),
+    [15_000 + 65_536, 65_536, 140_000 - 2 * 65_536],
+  );
+  const written = 155_000 + a.connection.out.write(bytes, 155_000);
+  assert.ok(written > 155_000 + lengthBytes / 2 && written <= 155_000 + 2 * lengthBytes, `${written}`);
+  assert.ok(Buffer.concat(got).equals(bytes.subarray(0, written)));
+});
 
 test('two ends deliver every byte in order, whatever is written, taken and looked at when', async () => {
   const action = fc.record({

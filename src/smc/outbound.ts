@@ -137,6 +137,7 @@ export class Outbound implements OutboundHalf {
     const next = this.#next;
     if (next === null || this.#reservations > 0) return;
     this.#next = null;
+    this.#tell();
     this.#ring = new RingWriter(next.dmb, this.#ring.produced);
     this.#answerRing(WORD.RING_USED);
     next.changed();
@@ -183,7 +184,7 @@ export class Outbound implements OutboundHalf {
    * @param behind bytes that are written next, in the same call from the event loop: the peer may be told of all together
    */
   write(chunk: Uint8Array, from = 0, behind = 0): number {
-    let at = this.#put(chunk, from);
+    let at = this.#put(chunk, from, PIECE_BYTES);
     if (behind > 0 && at === chunk.length && this.#untoldBytes < TOLD_BYTES) return at - from;
     this.#tell();
     if (at < chunk.length) {
@@ -193,30 +194,28 @@ export class Outbound implements OutboundHalf {
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
       fence();
       this.lookAtRing();
-      at = this.#put(chunk, at);
+      at = this.#put(chunk, at, chunk.length);
       // A ring can have been full before: a peer that does not read is to know that somebody waits.
       if (!this.#tell() && !wasBlocked) this.#peer.signal();
     }
-    if (at === chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
+    if (at >= chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
     return at - from;
   }
 
   /**
-   * As many as there is room for; of long chunks the peer is told piece by piece, since it takes one while we write the next.
-   * Returns where to go on.
+   * As many as there is room for now, however fast the peer makes more. After each piece but the last the peer is told: it takes one
+   * while we write the next. Returns where to go on.
    */
-  #put(chunk: Uint8Array, from: number): number {
-    let at = from + this.#putPiece(chunk, from);
-    while (at < chunk.length && this.#tell()) at += this.#putPiece(chunk, at);
-    return at;
-  }
-
-  #putPiece(chunk: Uint8Array, from: number): number {
+  #put(chunk: Uint8Array, from: number, pieceBytes: number): number {
     if (chunk.length - from > this.#room) this.lookAtRing();
-    const length = this.#ring.put(chunk, from, Math.min(this.#room, PIECE_BYTES));
-    this.#untoldBytes += length;
-    this.#ringTotal += length;
-    return length;
+    const end = Math.min(chunk.length, from + this.#room);
+    for (let at = from; ; this.#tell()) {
+      const length = this.#ring.put(chunk, at, Math.min(end - at, pieceBytes));
+      this.#untoldBytes += length;
+      this.#ringTotal += length;
+      at += length;
+      if (at >= end) return at;
+    }
   }
 
   /** Whether there was something to tell. */
@@ -249,6 +248,7 @@ export class Outbound implements OutboundHalf {
 
   /** Sets flags of the connection's state, beside those that stand. */
   raise(flags: number): void {
+    this.#tell();
     this.#setFlags(this.#flags | flags);
     this.#words.tellNews();
   }
@@ -260,6 +260,7 @@ export class Outbound implements OutboundHalf {
   }
 
   #step(event: SenderEvent): void {
+    this.#tell();
     const { next, actions } = step(SENDER, this.#state, event);
     this.#state = next;
     for (const action of actions) this.#act(action);

@@ -202,7 +202,7 @@ export class Polling {
       }
     }
     if (this.#active.size === 0) return;
-    this.#allowance.spent(TURN_COST_MS);
+    if (spins) this.#allowance.spent(TURN_COST_MS);
     this.#schedule();
     this.#expectMore();
     this.#turnEnds = clock() + TURN_MS;
@@ -235,12 +235,8 @@ export class Polling {
     const after = clock();
     this.#lookForStall(before, after);
     this.#allowance.spent(after - before);
-    if (isFound) {
-      this.#allowance.found();
-      this.#takeFound(this.#hop);
-    } else {
-      void RESOLVED.then(this.#hop);
-    }
+    if (isFound) this.#takeFound(this.#hop);
+    else void RESOLVED.then(this.#hop);
   };
 
   #expectMore(): void {
@@ -300,6 +296,7 @@ export class Polling {
     count(this.#counters, DEVICE_COUNTER.looks);
     if (pair.look() === 0) return;
     count(this.#counters, DEVICE_COUNTER.found);
+    this.#allowance.found();
     this.#foundSinceStall++;
     if (watch === undefined) return;
     watch.found = true;

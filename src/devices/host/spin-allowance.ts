@@ -19,7 +19,7 @@ export class SpinAllowance {
   #savedAt = 0;
   #isSpent = false;
 
-  /** Whether there is something left of it. @param now in milliseconds, as in every call */
+  /** Whether there is something left of it. @param now in milliseconds */
   isLeft(now: number): boolean {
     this.#save((now - this.#savedAt) * SHARE);
     this.#savedAt = now;
@@ -31,6 +31,7 @@ export class SpinAllowance {
     this.#save(-Math.min(ms, LONGEST_MS));
   }
 
+  /** Once for each look that has found something. */
   found(): void {
     this.#save(FOUND_WORTH_MS);
   }

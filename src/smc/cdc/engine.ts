@@ -112,7 +112,7 @@ export function unconsumed({ peerRing, peerConsumed, produced }: Cdc): number {
 export function send(cdc: Cdc, waiting: number): Said & { readonly pieces: readonly Piece[] } {
   const space = room(cdc);
   const length = Math.min(waiting, space);
-  if (length === 0) return { cdc, message: null, pieces: [] };
+  if (length <= 0) return { cdc, message: null, pieces: [] };
   // Also when it fits exactly: there is no room afterwards.
   const flags = waiting >= space ? cdc.flags | CDC_FLAG.WRITE_BLOCKED : cdc.flags & ~CDC_FLAG.WRITE_BLOCKED;
   const produced = add(cdc.peerRing, cdc.produced, length);
