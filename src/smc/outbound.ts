@@ -186,19 +186,20 @@ export class Outbound implements OutboundHalf {
   write(chunk: Uint8Array, from = 0, behind = 0): number {
     let at = this.#put(chunk, from, PIECE_BYTES);
     if (behind > 0 && at === chunk.length && this.#untoldBytes < TOLD_BYTES) return at - from;
-    this.#tell();
+    const wasBlocked = (this.#flags & FLAG.WRITE_BLOCKED) !== 0;
     if (at < chunk.length) {
-      const wasBlocked = (this.#flags & FLAG.WRITE_BLOCKED) !== 0;
       this.#words.store(WORD.WAITING, Math.min(chunk.length - at + behind, MOST_WAITING));
       // Say that we wait, then look again: the peer either sees the flag or we see its cursor.
       this.#setFlags(this.#flags | FLAG.WRITE_BLOCKED);
       fence();
       this.lookAtRing();
       at = this.#put(chunk, at, chunk.length);
-      // A ring can have been full before: a peer that does not read is to know that somebody waits.
-      if (!this.#tell() && !wasBlocked) this.#peer.signal();
     }
+    // Only now: a peer that takes what came before we have said that we wait would not know that its ring is short.
+    const hasNews = this.#publish();
     if (at >= chunk.length) this.#setFlags(this.#flags & ~FLAG.WRITE_BLOCKED);
+    // A ring can have been full before: a peer that does not read is to know that somebody waits.
+    if (hasNews || (at < chunk.length && !wasBlocked)) this.#peer.signal();
     return at - from;
   }
 
@@ -218,12 +219,15 @@ export class Outbound implements OutboundHalf {
     }
   }
 
-  /** Whether there was something to tell. */
-  #tell(): boolean {
+  #tell(): void {
+    if (this.#publish()) this.#peer.signal();
+  }
+
+  /** Whether there was something. */
+  #publish(): boolean {
     if (this.#untoldBytes === 0) return false;
     this.#untoldBytes = 0;
     this.#ring.publish();
-    this.#peer.signal();
     return true;
   }
 
