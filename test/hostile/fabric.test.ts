@@ -1,6 +1,7 @@
 /** Partitions that lie to a fabric, and a fabric that is none: whatever they do, connections of other programs go on moving. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, openSync, readdirSync, renameSync, symlinkSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
@@ -416,14 +417,17 @@ test('who never reads what it asked for is hung up on', async () => {
   await othersMove();
 });
 
-test('a claim of a connection that has gone does not match the next one of the same names', async () => {
+test('a claim of a connection that has gone does not match the next one of the same names', async (t) => {
   const [liar, honest] = [await Attacker.join(), await Attacker.join()];
   const accepted: Socket[] = [];
   const listener = createServer((socket) => accepted.push(socket.on('error', () => {})));
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  t.after(() => listener.close());
   const { port } = listener.address() as { port: number };
-  const connected = async (localPort?: number): Promise<readonly [Socket, Socket]> => {
-    const socket = connect({ port, host: '127.0.0.1', ...(localPort === undefined ? {} : { localPort }) });
+  // Not one of those that the kernel gives to others in between.
+  const localPort = randomInt(20_000, 32_000);
+  const connected = async (): Promise<readonly [Socket, Socket]> => {
+    const socket = connect({ port, host: '127.0.0.1', localAddress: '127.0.0.1', localPort });
     opened.push(socket.on('error', () => {}));
     await once(socket, 'connect');
     await eventually('accepted', () => accepted.length > 0);
@@ -432,12 +436,11 @@ test('a claim of a connection that has gone does not match the next one of the s
     return [socket, other];
   };
   const [old, oldOther] = await connected();
-  const { localPort } = old;
   liar.announce(1, old);
   const closed = new Promise((resolve) => oldOther.once('close', resolve));
   old.resetAndDestroy(); // no TIME_WAIT
   await closed;
-  const [next, nextOther] = await connected(localPort);
+  const [next, nextOther] = await connected();
   honest.announce(1, nextOther);
   await Promise.all([liar.hears({ type: 'SHOW', claim: 1 }), honest.hears({ type: 'SHOW', claim: 1 })]);
   liar.shows(1, fdOf(next));
@@ -445,7 +448,6 @@ test('a claim of a connection that has gone does not match the next one of the s
   await liar.hears({ type: 'DECLINED', claim: 1, reason: 2 });
   await honest.hears({ type: 'RELEASED', claim: 1 });
   assert.ok(![...liar.messages, ...honest.messages].some(({ type }) => type === 'MATCHED' || type === 'INTRODUCE'));
-  listener.close();
   await othersMove();
 });
 
