@@ -29,7 +29,7 @@ export class Outbound implements OutboundHalf {
   #consumed = 0;
   #flags = 0;
   #ringTotal = 0;
-  /** In the ring, and the peer was not told. Nothing but in the course of a write of several chunks. */
+  /** In the ring, and the peer was not told. None but in the course of a write. */
   #untoldBytes = 0;
   /** Rings that were offered beside the first, and of them those that were answered. */
   #rings = 0;
@@ -212,11 +212,16 @@ export class Outbound implements OutboundHalf {
     const end = Math.min(chunk.length, from + this.#room);
     for (let at = from; ; this.#tell()) {
       const length = this.#ring.put(chunk, at, Math.min(end - at, pieceBytes));
-      this.#untoldBytes += length;
-      this.#ringTotal += length;
+      this.#wrote(length);
       at += length;
       if (at >= end) return at;
     }
+  }
+
+  /** So many bytes are in the ring, and the peer is to be told. */
+  #wrote(lengthBytes: number): void {
+    this.#untoldBytes += lengthBytes;
+    this.#ringTotal += lengthBytes;
   }
 
   #tell(): void {
@@ -241,12 +246,9 @@ export class Outbound implements OutboundHalf {
 
   commit(lengthBytes: number): void {
     this.#reservations--;
-    if (lengthBytes > 0) {
-      this.#ring.step(lengthBytes);
-      this.#ring.publish();
-      this.#ringTotal += lengthBytes;
-      this.#peer.signal();
-    }
+    this.#ring.step(lengthBytes);
+    this.#wrote(lengthBytes);
+    this.#tell();
     this.#changeRing();
   }
 

@@ -1,6 +1,6 @@
 /**
- * How long a partition may spin over all: as long as it may take to be woken, for each message that was found, and a part of the time
- * besides. Who spins for a message every 0.2 ms does so half of the time then, and not all of it.
+ * How long a partition may spin over all: as long as it may take to be woken, for each look that has found something, and a part of the
+ * time besides. Who spins for a message every 0.2 ms does so half of the time then, and not all of it.
  */
 
 /** What a message that is found has saved both ends, when it is dear: a doorbell, and to be woken by it. */

@@ -31,16 +31,7 @@ import {
   unconsumed,
   unread,
 } from './engine.ts';
-import {
-  type ByteOrder,
-  CDC_BYTES,
-  type CdcMessage,
-  CONSUMER_AT,
-  decodeCdc,
-  encodeCdc,
-  PRODUCER_AT,
-  TYPE_CDC,
-} from './message.ts';
+import { type ByteOrder, CDC_BYTES, CONSUMER_AT, decodeCdc, encodeCdc, PRODUCER_AT, TYPE_CDC } from './message.ts';
 
 export class KernelLayout implements Layout {
   readonly in: CdcInbound;
@@ -103,8 +94,6 @@ class Ends {
   readonly #head: BigInt64Array;
   #producer = 0n;
   #consumer = 0n;
-  /** The message that was not sent, since another follows in the same call from the event loop. */
-  #unsaid: CdcMessage | null = null;
 
   constructor(dmb: Dmb, remote: RemoteDmb, order: ByteOrder) {
     this.dmb = dmb;
@@ -128,21 +117,13 @@ class Ends {
   }
 
   /** Whatever the message speaks of was stored before. */
-  say(said: Said): void {
-    const message = said.message ?? this.#unsaid;
-    this.cdc = said.cdc;
+  say({ cdc, message }: Said): void {
+    this.cdc = cdc;
     if (message === null) return;
-    this.#unsaid = null;
     encodeCdc(message, this.#order, outgoing.bytes);
     this.remote.storeLong(PRODUCER_AT, outgoing.longs[PRODUCER] as bigint);
     this.remote.storeLong(CONSUMER_AT, outgoing.longs[CONSUMER] as bigint);
     this.remote.signal();
-  }
-
-  /** More is said at once, and all of it again then. */
-  sayLater({ cdc, message }: Said): void {
-    this.cdc = cdc;
-    this.#unsaid = message ?? this.#unsaid;
   }
 }
 
@@ -288,13 +269,12 @@ class CdcOutbound implements OutboundHalf {
       at += length;
     }
     this.#ringTotal += at - from;
-    this.#untoldBytes += at - from;
-    if (behind > 0 && at === chunk.length && this.#untoldBytes < TOLD_BYTES) {
-      this.#ends.sayLater(said);
-    } else {
-      this.#untoldBytes = 0;
-      this.#ends.say(said);
-    }
+    const untoldBytes = this.#untoldBytes + at - from;
+    const isTold = behind === 0 || at !== chunk.length || untoldBytes >= TOLD_BYTES;
+    this.#untoldBytes = isTold ? 0 : untoldBytes;
+    if (!isTold) this.#ends.cdc = said.cdc;
+    // Also where nothing of this chunk found room: a message says all there is to say.
+    else this.#ends.say(untoldBytes > 0 && said.message === null ? raise(said.cdc, 0) : said);
     return at - from;
   }
 
