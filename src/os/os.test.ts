@@ -317,13 +317,32 @@ test('memory that was freed is kept for the next to need some', { skip }, () => 
       ([name, result, parameter]) => os.ffi().func(name, result, [parameter]),
     );
     if (process.argv[1] === 'keep') os.keepFreedMemory();
-    const chunks = Array.from({ length: 200 }, () => malloc(65536));
-    const end = BigInt(sbrk(0));
-    for (const chunk of chunks.reverse()) free(BigInt(chunk));
-    console.log(String(end - BigInt(sbrk(0))));`;
+    let most = 0n;
+    let isOnHeap = true;
+    for (let count = 200; count <= 800; count += 200) {
+      const chunks = Array.from({ length: count }, () => malloc(65536));
+      const end = BigInt(sbrk(0));
+      isOnHeap &&= chunks.every((chunk) => BigInt(chunk) < end);
+      for (const chunk of chunks.reverse()) free(BigInt(chunk));
+      const given = end - BigInt(sbrk(0));
+      if (given > most) most = given;
+    }
+    console.log(isOnHeap ? String(most) : 'elsewhere');`;
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MALLOC_')));
-  const givenBack = (...args: string[]) =>
-    Number(execFileSync(process.execPath, ['--input-type=module', '-e', program, ...args], { env }).toString());
+  const run = (args: string[]) =>
+    execFileSync(process.execPath, ['--input-type=module', '-e', program, ...args], { env })
+      .toString()
+      .trim();
+  /**
+   * The most bytes given back at once: what V8 takes meanwhile may lie on top of the chunks, and then none are; so each
+   * time there are more of them. In one process of forty, V8's code lies where the heap would grow, and the C library
+   * takes other memory.
+   */
+  const givenBack = (...args: string[]) => {
+    let printed = run(args);
+    for (let i = 0; i < 10 && printed === 'elsewhere'; i++) printed = run(args);
+    return Number(printed);
+  };
   assert.equal(givenBack('keep'), 0);
   assert.ok(givenBack() > 0, 'the C library kept it anyway');
 });
