@@ -150,6 +150,33 @@ for (const [name, make] of Object.entries(DEVICES)) {
     await endAll(ground, a, b);
   });
 
+  // In store mode what is reserved is no place in a ring.
+  if (name !== 'host, store')
+    test(`${name}: a longer ring that was not used while something was reserved is looked at when it is`, async () => {
+      const ground = await make();
+      const [a, b] = await moved('isthmus', ground, MAX_BYTES);
+      const reserved = a.connection.reserve(100);
+      assert.ok(reserved !== null);
+      const written = fill(a, 0); // it waits
+      look(b);
+      assert.ok(b.connection.makeRoom());
+      await eventually('the ring was offered and attached', () => {
+        look(a);
+        return a.device.usage().attached === 2;
+      });
+      await turn();
+      look(a);
+      const { count } = a.signals;
+      assert.equal(fill(a, written), written, 'the ring before is in use');
+      reserved.commit(0);
+      await eventually('who writes looks again', () => a.signals.count > count);
+      const all = fill(a, written);
+      assert.equal(all, 4 * DMB_BYTES - HEAD_BYTES);
+      look(b);
+      assert.ok(takeAll(b).equals(streamOf(0, all)));
+      await endAll(ground, a, b);
+    });
+
   test(`${name}: a device that has no memory is no fault, and nobody waits for it`, async () => {
     const ground = await make();
     const { b: device } = ground;

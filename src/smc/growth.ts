@@ -172,8 +172,10 @@ export class Growth implements RingListener {
     }
     const before = this.#out.ringDmb;
     this.#remote = remote;
-    this.#out.goOnIn(remote, () => this.#detach(before));
-    this.#lookAgain(); // a write may wait
+    this.#out.goOnIn(remote, () => {
+      this.#detach(before);
+      queueMicrotask(() => this.#lookAgain()); // a write may wait; not at once: a program may be in `commit`
+    });
   }
 
   #detach(remote: RemoteDmb): void {
@@ -181,6 +183,7 @@ export class Growth implements RingListener {
   }
 
   #lookAgain(): void {
+    if (this.#isOver) return;
     const { device, dmb } = this.#parts;
     dmb.client.handleSignal(device, dmb);
   }
