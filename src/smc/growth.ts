@@ -172,10 +172,10 @@ export class Growth implements RingListener {
     }
     const before = this.#out.ringDmb;
     this.#remote = remote;
-    this.#out.goOnIn(remote, () => {
-      this.#detach(before);
-      queueMicrotask(() => this.#lookAgain()); // a write may wait; not at once: a program may be in `commit`
-    });
+    // Nor is it looked at once: a program may be in `commit`.
+    await new Promise<void>((changed) => this.#out.goOnIn(remote, changed));
+    this.#detach(before);
+    this.#lookAgain(); // a write may wait
   }
 
   #detach(remote: RemoteDmb): void {
